@@ -1,0 +1,1 @@
+"""Qwen-Audio-Chat: talk about many audios in many turns, anywhere."""

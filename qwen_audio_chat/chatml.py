@@ -1,0 +1,173 @@
+"""ChatML: conversations to token ids. The only place that knows the chat format (arXiv 2311.07919, section 2.3).
+
+A conversation is a list of messages, as everywhere in the transformers ecosystem:
+
+    {"role": "user", "content": [{"type": "audio", "audio": "a.wav"}, {"type": "text", "text": "What is said?"}]}
+    {"role": "assistant", "content": "...", "token_ids": [...]}
+
+Text never becomes control: what anyone typed is encoded without special tokens, and the ids that mean something
+are put in here. An assistant's turn with `token_ids` keeps the ids that the model generated.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import PreTrainedTokenizerFast
+
+from .model.tokenization import AUDIO_END, AUDIO_PLACEHOLDER, AUDIO_START, IM_END, IM_START, plain_tokenizer
+
+DEFAULT_SYSTEM = "You are a helpful assistant."
+AUDIO_LABEL = "Audio {number}:"
+ROLES = ("system", "user", "assistant")
+
+
+class Conversation(list):
+    """A list of messages with shorthands to add turns. Audios are numbered from 1 through the whole conversation."""
+
+    def ask(self, text: str = "", audios: Sequence[Any] = ()) -> "Conversation":
+        """Append a user's turn: `audios` (anything that `audio.load_audio` takes), then `text`. Returns itself."""
+        content = [{"type": "audio", "audio": audio} for audio in audios]
+        if text:
+            content.append({"type": "text", "text": text})
+        self.append({"role": "user", "content": content})
+        return self
+
+    def answer(self, text: str, token_ids: Sequence[int] | None = None) -> "Conversation":
+        """Append an assistant's turn, with the ids as generated where they are known. Returns itself."""
+        message = {"role": "assistant", "content": text}
+        if token_ids is not None:
+            message["token_ids"] = list(token_ids)
+        self.append(message)
+        return self
+
+
+@dataclass
+class AudioSlot:
+    """Where one piece of one audio stands: ids `start` to `end` (exclusive), between `<audio>` and `</audio>`."""
+
+    start: int
+    end: int
+    audio: int  # index of the audio in the conversation, from 0
+    piece: int  # index of the piece of at most 30 s within the audio
+
+
+@dataclass
+class EncodedChat:
+    """A conversation as ids. `assistant_mask` marks what the assistant says, its `<|im_end|>` included."""
+
+    input_ids: list[int] = field(default_factory=list)
+    assistant_mask: list[bool] = field(default_factory=list)
+    slots: list[AudioSlot] = field(default_factory=list)
+
+    def extend(self, ids: Sequence[int], assistant: bool = False) -> None:
+        self.input_ids.extend(ids)
+        self.assistant_mask.extend([assistant] * len(ids))
+
+
+def encode_text(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
+    """Encode text that is only text: no special id comes out, whatever is typed."""
+    return plain_tokenizer(tokenizer).encode(text, add_special_tokens=False).ids
+
+
+def content_parts(message: dict) -> list[dict]:
+    """The parts of a message's content; a plain string is one text part.
+
+    Raises:
+        ValueError: the message has an unknown role, or a part that is neither audio nor text.
+    """
+    if message.get("role") not in ROLES:
+        raise ValueError(f'A message needs a role of "system", "user" or "assistant", not {message.get("role")!r}.')
+    content = message.get("content", "")
+    parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+    for part in parts:
+        kind = part.get("type")
+        if kind not in ("audio", "text") or kind not in part:
+            raise ValueError(f'A message\'s content takes parts of type "audio" and "text", not {kind!r}.')
+        if kind == "audio" and message["role"] != "user":
+            raise ValueError("Only a user's message can hold audio.")
+    return parts
+
+
+def conversation_audios(messages: Sequence[dict]) -> list[Any]:
+    """The audio sources of a conversation, in the order of their numbers."""
+    return [part["audio"] for message in messages for part in content_parts(message) if part["type"] == "audio"]
+
+
+def encode_audio(tokenizer: PreTrainedTokenizerFast, tokens: int) -> list[int]:
+    """Ids of one clip: `<audio>`, a placeholder per frame of 40 ms, `</audio>`."""
+    start, pad, end = tokenizer.convert_tokens_to_ids([AUDIO_START, AUDIO_PLACEHOLDER, AUDIO_END])
+    return [start, *[pad] * tokens, end]
+
+
+def encode_conversation(
+    tokenizer: PreTrainedTokenizerFast,
+    messages: Sequence[dict],
+    audio_tokens: Sequence[Sequence[int]] = (),
+    *,
+    add_generation_prompt: bool = True,
+    drop_turns: int = 0,
+) -> EncodedChat:
+    """Encode a conversation.
+
+    Args:
+        messages: the whole conversation; a default system message stands in where it has none.
+        audio_tokens: for each audio of the conversation, the tokens of each of its pieces of at most 30 s.
+        add_generation_prompt: end with the opening of an assistant's turn.
+        drop_turns: leave out this many of the oldest user turns with their answers (the context is full);
+            the audios of the others keep their numbers.
+
+    Raises:
+        ValueError: a message is malformed, or `audio_tokens` doesn't match the audios.
+    """
+    if len(audio_tokens) != (count := len(conversation_audios(messages))):
+        raise ValueError(f"The conversation has {count} audios, but token counts were given for {len(audio_tokens)}.")
+    im_start, im_end = tokenizer.convert_tokens_to_ids([IM_START, IM_END])
+    newline = encode_text(tokenizer, "\n")
+    chat = EncodedChat()
+
+    def open_turn(role: str) -> None:
+        chat.extend([*(newline if chat.input_ids else []), im_start, *encode_text(tokenizer, role), *newline])
+
+    messages = list(messages)
+    if not messages or messages[0]["role"] != "system":
+        messages.insert(0, {"role": "system", "content": DEFAULT_SYSTEM})
+    turn = audio = 0
+    for message in messages:
+        turn += message["role"] == "user"
+        parts = content_parts(message)
+        if message["role"] != "system" and turn <= drop_turns:
+            audio += sum(part["type"] == "audio" for part in parts)
+            continue
+        open_turn(message["role"])
+        is_assistant = message["role"] == "assistant"
+        if is_assistant and message.get("token_ids") is not None:
+            chat.extend(message["token_ids"], assistant=True)
+        else:
+            audio = _extend_parts(chat, tokenizer, parts, audio, audio_tokens, is_assistant)
+        chat.extend([im_end], assistant=is_assistant)
+    if add_generation_prompt:
+        open_turn("assistant")
+    return chat
+
+
+def _extend_parts(chat, tokenizer, parts, audio, audio_tokens, is_assistant) -> int:
+    """Append a message's parts and return the index of the next audio.
+
+    Text between two clips is encoded in one go, line ends included, since the tokenizer merges across parts.
+    """
+    pending = ""
+    for part in parts:
+        if part["type"] == "text":
+            pending += part["text"]
+            continue
+        pending += AUDIO_LABEL.format(number=audio + 1)
+        chat.extend(encode_text(tokenizer, pending), is_assistant)
+        for piece, tokens in enumerate(audio_tokens[audio]):
+            start = len(chat.input_ids) + 1
+            chat.extend(encode_audio(tokenizer, tokens))
+            chat.slots.append(AudioSlot(start, start + tokens, audio, piece))
+        pending = "\n"
+        audio += 1
+    chat.extend(encode_text(tokenizer, pending), is_assistant)
+    return audio

@@ -1,0 +1,82 @@
+"""Configuration of Qwen-Audio: a Whisper-style encoder, a projection, and any transformers language model.
+
+Sizes default to those of the released 8.4 B model (arXiv 2311.07919); the pocket model differs only in its values.
+"""
+
+from transformers import AutoConfig, PreTrainedConfig, Qwen2Config
+from transformers.configuration_utils import SubConfigSpec
+
+
+class QwenAudioEncoderConfig(PreTrainedConfig):
+    """Sizes of the audio encoder, named as in transformers' Whisper.
+
+    `max_source_positions` counts frames after the convolutions: 1,500 for 30 s.
+    """
+
+    model_type = "qwen_audio_encoder"
+    attribute_map = {
+        "num_hidden_layers": "encoder_layers",
+        "hidden_size": "d_model",
+        "num_attention_heads": "encoder_attention_heads",
+        "intermediate_size": "encoder_ffn_dim",
+    }
+
+    num_mel_bins: int = 80
+    d_model: int = 1280
+    encoder_layers: int = 32
+    encoder_attention_heads: int = 20
+    encoder_ffn_dim: int = 5120
+    activation_function: str = "gelu"
+    max_source_positions: int = 1500
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    activation_dropout: float = 0.0
+    initializer_range: float = 0.02
+
+
+class QwenAudioTextConfig(Qwen2Config):
+    """Qwen-7B (v1) in the terms of transformers' Qwen2, plus what v1 adds beyond its training length.
+
+    `max_position_embeddings` is the length the model was trained at. Longer contexts use log-n attention scaling
+    (`use_logn_attn`) and a stepwise dynamic NTK rotary base (`use_dynamic_ntk`).
+    """
+
+    model_type = "qwen_audio_text"
+
+    vocab_size: int = 155947
+    intermediate_size: int = 11008
+    max_position_embeddings: int = 2048
+    use_logn_attn: bool = True
+    use_dynamic_ntk: bool = True
+
+
+class QwenAudioConfig(PreTrainedConfig):
+    """Configuration of the whole model.
+
+    Args:
+        audio_config: sizes of the encoder.
+        text_config: the language model; any model type that `AutoModel` knows, `qwen_audio_text` by default.
+        audio_start_id, audio_end_id: ids of `<audio>` and `</audio>`, which frame each clip.
+        audio_token_id: id of the placeholder repeated once per audio frame between them.
+        projector_norm: None as released, or "cosine": projected frames are normalised to unit length and multiplied
+            by one learned scale, so that they lie where the token embeddings of a small language model lie.
+    """
+
+    model_type = "qwen_audio"
+    sub_configs_defaults = {
+        "audio_config": SubConfigSpec(config_class=QwenAudioEncoderConfig),
+        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="qwen_audio_text"),
+    }
+
+    audio_config: dict | PreTrainedConfig | None = None
+    text_config: dict | PreTrainedConfig | None = None
+    audio_start_id: int = 155163
+    audio_end_id: int = 155164
+    audio_token_id: int = 151851
+    projector_norm: str | None = None
+    tie_word_embeddings: bool = False
+
+
+AutoConfig.register("qwen_audio_encoder", QwenAudioEncoderConfig)
+AutoConfig.register("qwen_audio_text", QwenAudioTextConfig)
+AutoConfig.register("qwen_audio", QwenAudioConfig)

@@ -1,0 +1,208 @@
+"""Qwen-Audio: encoder → projection → language model, with audio written into the token embeddings."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import AutoModel, AutoModelForMultimodalLM, GenerationMixin, PreTrainedModel
+from transformers import initialization as init
+from transformers.cache_utils import Cache
+from transformers.modeling_outputs import BaseModelOutputWithPast
+from transformers.modeling_utils import slice_logits_to_keep
+from transformers.utils import ModelOutput
+
+from .configuration import QwenAudioConfig, QwenAudioTextConfig
+from .decoder import QwenAudioTextModel
+from .encoder import QwenAudioEncoder, conv_frames
+
+
+@dataclass
+class QwenAudioOutput(ModelOutput):
+    """loss (with labels), logits [rows, kept positions, vocab_size], and the key-value cache."""
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    past_key_values: Cache | None = None
+    hidden_states: tuple[torch.Tensor] | None = None
+    attentions: tuple[torch.Tensor] | None = None
+
+
+class QwenAudioProjector(nn.Module):
+    """From encoder frames to the language model's embedding space, with the learned begin and end of a clip."""
+
+    def __init__(self, config: QwenAudioConfig):
+        super().__init__()
+        width = config.text_config.hidden_size
+        self.linear = nn.Linear(config.audio_config.d_model, width)
+        self.boundary_embeddings = nn.Embedding(2, width)  # row 0 replaces <audio>, row 1 </audio>
+        if config.projector_norm not in (None, "cosine"):
+            raise ValueError(f'projector_norm must be None or "cosine", not {config.projector_norm!r}.')
+        self.scale = nn.Parameter(torch.ones(())) if config.projector_norm == "cosine" else None
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        """[..., d_model] → [..., hidden_size]."""
+        projected = self.linear(frames)
+        return projected if self.scale is None else self.scale * F.normalize(projected, dim=-1)
+
+
+class QwenAudioPreTrainedModel(PreTrainedModel):
+    config_class = QwenAudioConfig
+    base_model_prefix = "model"
+    input_modalities = ("audio", "text")
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["WhisperEncoderLayer", "QwenAudioTextLayer", "LlamaDecoderLayer", "Qwen2DecoderLayer"]
+    _skip_keys_device_placement = ["past_key_values"]
+    _supports_flash_attn = True
+    _supports_sdpa = True
+    _supports_attention_backend = True
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        super()._init_weights(module)
+        if isinstance(module, QwenAudioProjector) and module.scale is not None:
+            init.ones_(module.scale)
+
+
+class QwenAudioModel(QwenAudioPreTrainedModel):
+    """Qwen-Audio without the head."""
+
+    def __init__(self, config: QwenAudioConfig):
+        super().__init__(config)
+        self.audio_tower = QwenAudioEncoder._from_config(config.audio_config)
+        self.projector = QwenAudioProjector(config)
+        self.language_model = AutoModel.from_config(config.text_config)
+        self.post_init()
+
+    def get_input_embeddings(self):
+        return self.language_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value):
+        self.language_model.set_input_embeddings(value)
+
+    def get_audio_features(self, input_features: torch.Tensor, feature_lengths: torch.Tensor) -> list[torch.Tensor]:
+        """Embeddings of each clip, without its begin and end.
+
+        Args:
+            input_features: log-mel [clips, num_mel_bins, frames], zero beyond each clip's own length.
+            feature_lengths: log-mel frames of each clip [clips].
+
+        Returns:
+            One tensor [tokens, hidden_size] per clip, a token per 40 ms.
+        """
+        frames = self.projector(self.audio_tower(input_features, feature_lengths))
+        tokens = (conv_frames(feature_lengths) // 2).tolist()
+        return [clip[:count] for clip, count in zip(frames, tokens, strict=True)]
+
+    def embed(self, input_ids: torch.Tensor, audio_features: list[torch.Tensor]) -> torch.Tensor:
+        """Token embeddings [rows, length, hidden_size] with the clips of `audio_features` in their slots, in order.
+
+        Raises:
+            ValueError: the placeholders in `input_ids` don't match the features.
+        """
+        embeddings = self.get_input_embeddings()(input_ids)
+        if not audio_features:
+            return embeddings
+        begin, end = self.projector.boundary_embeddings.weight.to(embeddings.dtype)
+        embeddings = torch.where((input_ids == self.config.audio_start_id)[..., None], begin, embeddings)
+        embeddings = torch.where((input_ids == self.config.audio_end_id)[..., None], end, embeddings)
+        slots = input_ids == self.config.audio_token_id
+        features = torch.cat(audio_features).to(embeddings.device, embeddings.dtype)
+        if int(slots.sum()) != len(features):
+            raise ValueError(
+                f"The prompt has {int(slots.sum())} audio placeholders but the clips give {len(features)} frames: "
+                "build both with the same processor call."
+            )
+        return embeddings.masked_scatter(slots[..., None], features)
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        input_features: torch.Tensor | None = None,
+        feature_lengths: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        **kwargs,
+    ) -> BaseModelOutputWithPast:
+        if inputs_embeds is None:
+            clips = [] if input_features is None else self.get_audio_features(input_features, feature_lengths)
+            inputs_embeds = self.embed(input_ids, clips)
+        return self.language_model(
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+            **kwargs,
+        )
+
+
+class QwenAudioForConditionalGeneration(QwenAudioPreTrainedModel, GenerationMixin):
+    """Qwen-Audio with its language-model head (arXiv 2311.07919)."""
+
+    _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
+
+    def __init__(self, config: QwenAudioConfig):
+        super().__init__(config)
+        self.model = QwenAudioModel(config)
+        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.post_init()
+
+    def get_audio_features(self, input_features: torch.Tensor, feature_lengths: torch.Tensor) -> list[torch.Tensor]:
+        """See `QwenAudioModel.get_audio_features`."""
+        return self.model.get_audio_features(input_features, feature_lengths)
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        input_features: torch.Tensor | None = None,
+        feature_lengths: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.LongTensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        **kwargs,
+    ) -> QwenAudioOutput:
+        """One pass; see `QwenAudioModel.get_audio_features` for the audio arguments.
+
+        Args:
+            input_ids: [rows, length], one placeholder per audio frame.
+            attention_mask: [rows, length], 0 at padding (left of the prompt).
+            labels: [rows, length] with -100 where no loss is taken.
+            logits_to_keep: how many last positions get logits; 0 means all.
+        """
+        outputs = self.model(
+            input_ids=input_ids,
+            input_features=input_features,
+            feature_lengths=feature_lengths,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(
+                logits=logits, labels=labels, vocab_size=self.config.text_config.vocab_size, **kwargs
+            )
+        return QwenAudioOutput(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
+AutoModel.register(QwenAudioTextConfig, QwenAudioTextModel)
+AutoModel.register(QwenAudioConfig, QwenAudioModel)
+AutoModelForMultimodalLM.register(QwenAudioConfig, QwenAudioForConditionalGeneration)

@@ -1,0 +1,123 @@
+"""From conversations or tagged prompts to model inputs: ids from `chatml`, log-mel features from `audio`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import AutoProcessor, BatchFeature, PreTrainedTokenizerFast, ProcessorMixin
+
+from .. import audio as audio_lib
+from ..chatml import conversation_audios, encode_audio, encode_conversation, encode_text
+from ..tags import TaskPrompt
+from .configuration import QwenAudioConfig
+
+
+class QwenAudioProcessor(ProcessorMixin):
+    """Builds what `QwenAudioForConditionalGeneration` takes. Audio longer than 30 s becomes several clips in a row."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, num_mel_bins: int = 80, chat_template: str | None = None):
+        self.num_mel_bins = num_mel_bins
+        super().__init__(tokenizer, chat_template=chat_template)
+
+    @property
+    def model_input_names(self) -> list[str]:
+        return ["input_ids", "attention_mask", "input_features", "feature_lengths"]
+
+    def apply_chat_template(
+        self,
+        conversation: Sequence[dict] | Sequence[Sequence[dict]],
+        add_generation_prompt: bool = False,
+        tokenize: bool = True,
+        return_dict: bool = True,
+        return_tensors: str = "pt",
+    ) -> BatchFeature | torch.Tensor | str | list[str]:
+        """Encode one conversation or a batch of them; see `chatml` for their form.
+
+        Text stays text and opens nothing; audio parts take what `audio.load_audio` takes. With `tokenize=False` the
+        prompt is returned for reading, audio as an empty `<audio></audio>`.
+
+        Returns:
+            input_ids and attention_mask [rows, length] (padded left), input_features [clips, mel bins, frames] and
+            feature_lengths [clips] over all rows in order; with `return_dict=False` only input_ids.
+        """
+        if return_tensors != "pt":
+            raise ValueError('QwenAudioProcessor gives PyTorch tensors only: use return_tensors="pt".')
+        is_batch = bool(conversation) and not isinstance(conversation[0], dict)
+        conversations = conversation if is_batch else [conversation]
+        if not tokenize:
+            texts = [self._readable(messages, add_generation_prompt) for messages in conversations]
+            return texts if is_batch else texts[0]
+        rows, clips = [], []
+        for messages in conversations:
+            pieces = [self.clips(audio) for audio in conversation_audios(messages)]
+            counts = [[clip.shape[-1] // 4 for clip in group] for group in pieces]
+            chat = encode_conversation(self.tokenizer, messages, counts, add_generation_prompt=add_generation_prompt)
+            rows.append(chat.input_ids)
+            clips += [clip for group in pieces for clip in group]
+        inputs = self.collate(rows, clips)
+        return inputs if return_dict else inputs["input_ids"]
+
+    def __call__(self, text: Any = None, audio: Any = None, **kwargs) -> BatchFeature:
+        """Encode raw prompts in the multi-task format: each clip, then its tags.
+
+        Args:
+            text: a `TaskPrompt`, a string of tags (trusted: special tokens in it count), or a list of them.
+            audio: one source as for `audio.load_audio`, or a list with one per prompt.
+
+        Returns:
+            As `apply_chat_template`.
+        """
+        prompts = text if isinstance(text, list) else [text]
+        sources = audio if isinstance(audio, list) else [audio]
+        if len(prompts) != len(sources):
+            raise ValueError(f"There are {len(prompts)} prompts but {len(sources)} audios: give one audio per prompt.")
+        rows, clips = [], []
+        for prompt, source in zip(prompts, sources, strict=True):
+            group = self.clips(source)
+            ids = [i for clip in group for i in encode_audio(self.tokenizer, clip.shape[-1] // 4)]
+            rows.append(ids + self.encode_prompt(prompt))
+            clips += group
+        return self.collate(rows, clips)
+
+    def encode_prompt(self, prompt: TaskPrompt | str) -> list[int]:
+        """Ids of a tagged prompt; a question inside a `TaskPrompt` stays plain text."""
+        if isinstance(prompt, str):
+            return self.tokenizer(prompt, add_special_tokens=False).input_ids
+        ids = []
+        for piece, is_tag in prompt.pieces():
+            ids += self.tokenizer.convert_tokens_to_ids([piece]) if is_tag else encode_text(self.tokenizer, piece)
+        if None in ids or (self.tokenizer.unk_token_id is not None and self.tokenizer.unk_token_id in ids):
+            raise ValueError(f"This model's tokenizer lacks a tag of {prompt}.")
+        return ids
+
+    def clips(self, source: Any) -> list[torch.Tensor]:
+        """Decode one audio and return the log-mel [mel bins, frames] of each piece of at most 30 s.
+
+        `frames` is a multiple of two: 2 T of the encoder, which makes T // 2 = frames // 4 tokens of it.
+        """
+        pieces = audio_lib.split_audio(audio_lib.load_audio(source))
+        return [audio_lib.log_mel(piece, self.num_mel_bins) for piece in pieces]
+
+    def collate(self, rows: Sequence[Sequence[int]], clips: Sequence[torch.Tensor]) -> BatchFeature:
+        """Pad ids on the left and log-mels on the right, with zeros."""
+        length = max(len(row) for row in rows)
+        pad = self.tokenizer.pad_token_id
+        data = {
+            "input_ids": torch.tensor([[pad] * (length - len(row)) + list(row) for row in rows]),
+            "attention_mask": torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows]),
+        }
+        if clips:
+            features = torch.zeros(len(clips), self.num_mel_bins, max(clip.shape[-1] for clip in clips))
+            for row, clip in zip(features, clips, strict=True):
+                row[:, : clip.shape[-1]] = clip
+            data["input_features"] = features
+            data["feature_lengths"] = torch.tensor([clip.shape[-1] for clip in clips])
+        return BatchFeature(data)
+
+    def _readable(self, messages: Sequence[dict], add_generation_prompt: bool) -> str:
+        counts = [[0]] * len(conversation_audios(messages))
+        chat = encode_conversation(self.tokenizer, messages, counts, add_generation_prompt=add_generation_prompt)
+        return self.tokenizer.decode(chat.input_ids)
+
+
+AutoProcessor.register(QwenAudioConfig, QwenAudioProcessor)

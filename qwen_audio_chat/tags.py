@@ -1,0 +1,150 @@
+"""The paper's multi-task format: a task as hierarchical tags, and the model's answer as structured data.
+
+Order of the tags (arXiv 2311.07919, section 2.2, in the spelling of the released tokenizer): transcription or
+analysis, audio language, task, text language, timestamps, output instruction. Which ids they have is the
+tokenizer's matter.
+"""
+
+import re
+from dataclasses import dataclass
+
+LANGUAGES = ("en", "zh", "de", "es", "ko", "fr", "ja", "it")
+TASKS = ("transcribe", "translate", "caption", "keyword", "question")
+_TIME = r"<\|(\d{1,2}\.\d{2})\|>"
+_TAG = re.compile(r"<\|[^|<>]*\|>")
+
+
+@dataclass(frozen=True)
+class TaskPrompt:
+    """A task in the hierarchical format.
+
+    Args:
+        task: one of `TASKS`; "keyword" covers every closed-set analysis (scene, emotion, vocal sound, note).
+        audio_language: what is spoken, or "unknown" where nothing is.
+        text_language: language of the answer.
+        timestamps: word-level times in the answer (transcribe only, as released).
+        instruction: the sub-task or format, such as "wo_itn", "itn", "caption_clotho", "scene",
+            "emotion_recognition", "vocal_classification", "note_analysis"; None for none.
+        question: for task "question", what is asked.
+
+    Raises:
+        ValueError: an unknown task, or a question missing or out of place.
+    """
+
+    task: str
+    audio_language: str = "en"
+    text_language: str = "en"
+    timestamps: bool = False
+    instruction: str | None = None
+    question: str | None = None
+
+    def __post_init__(self):
+        if self.task not in TASKS:
+            raise ValueError(f"Unknown task {self.task!r}: choose one of {', '.join(TASKS)}.")
+        if (self.task == "question") != (self.question is not None):
+            raise ValueError('The task "question" needs a question, and no other task takes one.')
+
+    def pieces(self) -> list[tuple[str, bool]]:
+        """The prompt after the audio as (text, is_tag) pairs: tags are control, a question is plain text."""
+        opening = "startoftranscript" if self.task in ("transcribe", "translate") else "startofanalysis"
+        names = [opening, self.audio_language]
+        if self.task == "question":
+            tags = [(f"<|{name}|>", True) for name in [*names, "question"]]
+            return [*tags, (self.question, False), ("<|answer|>", True)]
+        names += [self.task, self.text_language, "timestamps" if self.timestamps else "notimestamps"]
+        if self.timestamps:
+            names.append("0.00")
+        elif self.instruction:
+            names.append(self.instruction)
+        return [(f"<|{name}|>", True) for name in names]
+
+    def __str__(self) -> str:
+        return "".join(text for text, _ in self.pieces())
+
+
+@dataclass(frozen=True)
+class TimedWord:
+    """A word with its start and end in seconds."""
+
+    start: float
+    end: float
+    word: str
+
+
+@dataclass(frozen=True)
+class Note:
+    """A musical note as NSynth describes it; None or empty where the answer doesn't say."""
+
+    pitch: int | None = None  # MIDI number
+    velocity: int | None = None  # MIDI velocity
+    instrument: str | None = None
+    qualities: tuple[str, ...] = ()
+
+
+def strip_tags(text: str) -> str:
+    """The text without any tag, spaces collapsed."""
+    return " ".join(_TAG.sub(" ", text).split())
+
+
+def show_times(text: str) -> str:
+    """The text for a reader: time tokens become plain seconds, other tags go."""
+    return _TAG.sub("", re.sub(_TIME, r"\1", text)).strip()
+
+
+def parse_words(text: str) -> list[TimedWord]:
+    """Words with times from a transcript such as `<|sil|><|0.54|>one<|0.86|>two<|1.17|>`.
+
+    A word stands between its start and its end; one token may end a word and start the next. The answer's first
+    time, `<|0.00|>`, is part of the prompt and is assumed where the text doesn't begin with a time.
+    """
+    pieces = re.split(_TIME, text)  # text, time, text, time, ..., text
+    words, start = [], 0.0
+    for i in range(0, len(pieces) - 1, 2):
+        end = float(pieces[i + 1])
+        word = strip_tags(pieces[i])
+        if word and end >= start:
+            words.append(TimedWord(start, end, word))
+        start = end
+    return words
+
+
+def time_spans(text: str) -> list[tuple[float, float]]:
+    """(start, end) pairs of a grounding answer: `... starts at <|2.33|> seconds and ends at <|3.26|> seconds.`
+
+    An odd number of times, or an end before its start, names no span.
+    """
+    times = [float(t) for t in re.findall(_TIME, text)]
+    if len(times) % 2:
+        return []
+    return [(a, b) for a, b in zip(times[::2], times[1::2], strict=True) if a < b]
+
+
+def parse_note(text: str) -> Note:
+    """A note from `<|pitch|><|midi_pitch_60|><|velocity|><|midi_velocity_75|><|instrument|>organ<|sonic|>dark, ...`."""
+
+    def number(name: str) -> int | None:
+        match = re.search(rf"<\|midi_{name}_(\d+)\|>", text)
+        return int(match.group(1)) if match else None
+
+    def words(name: str) -> str:
+        match = re.search(rf"<\|{name}\|>([^<]*)", text)
+        return match.group(1).strip() if match else ""
+
+    qualities = tuple(word.strip() for word in words("sonic").split(",") if word.strip())
+    return Note(number("pitch"), number("velocity"), words("instrument") or None, qualities)
+
+
+def parse_keywords(text: str) -> list[str]:
+    """Comma-separated keywords, tags removed."""
+    return [word for part in strip_tags(text).split(",") if (word := part.strip())]
+
+
+def parse_answer(prompt: TaskPrompt, text: str) -> str | list[TimedWord] | Note | list[str]:
+    """The answer to `prompt` as data: words with times, a note, keywords, or the text without tags."""
+    if prompt.timestamps:
+        return parse_words(text)
+    if prompt.instruction == "note_analysis":
+        return parse_note(text)
+    if prompt.task == "keyword":
+        return parse_keywords(text)
+    return strip_tags(text)
