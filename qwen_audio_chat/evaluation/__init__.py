@@ -1,0 +1,1 @@
+"""Evaluation: the paper's tasks, asked, answered, scored and reported so that anyone gets the same figures."""

@@ -1,0 +1,116 @@
+"""The command `python -m qwen_audio_chat evaluate`.
+
+What needs PyTorch is imported where it is used, so that a help text or a wrong argument doesn't wait for it.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from .data import DataError, read_hub, read_jsonl
+from .normalization import NORMALIZERS
+from .predictions import RESULT, SETTINGS, Prediction, read_predictions
+from .tasks import TASKS
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this command's arguments."""
+    parser.description = (
+        "Ask a model about evaluation data and score its answers. The last line of standard output is one JSON object "
+        "with the metrics; predictions, summary and pictures go to the output folder. An interrupted run goes on where "
+        "it stopped. Several processes: accelerate launch -m qwen_audio_chat evaluate ..."
+    )
+    names = "; ".join(f"{task.name}: {task.title.lower()}" for task in TASKS.values())
+    parser.add_argument("--model", help="name or folder (default: Qwen-Audio-Chat with a CUDA GPU, else the pocket)")
+    parser.add_argument("--task", required=True, metavar="TASK", help=names)
+    parser.add_argument("--data", help="JSONL file, or a Hugging Face data set together with --split")
+    parser.add_argument("--output", required=True, type=Path, help="folder for predictions and results")
+    parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="samples asked at once (default 8)")
+    parser.add_argument(
+        "--prompt",
+        choices=("tags", "chat"),
+        help="tag prompts as in the paper, or questions (default: tags if there are)",
+    )
+    parser.add_argument("--language", default="en", help="of the speech, where the data don't tell (default en)")
+    parser.add_argument(
+        "--normalization", choices=NORMALIZERS, help="of texts before scoring (default: what fits task and data)"
+    )
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N samples")
+    parser.add_argument("--split", help="split of a Hugging Face data set")
+    parser.add_argument("--config", help="configuration of a Hugging Face data set")
+    parser.add_argument("--text-column", default="text", help="column of references of a Hugging Face data set")
+    parser.add_argument("--device", default="auto", help="auto, cuda, mps or cpu (default auto)")
+    parser.add_argument("--quantization", default="auto", help="auto, none, int8 or int4 (default auto)")
+    parser.add_argument("--hub", default="huggingface", help="huggingface or modelscope (default huggingface)")
+    parser.add_argument("--offline", action="store_true", help="never reach for a network to get a model")
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--predict-only", action="store_true", help="write predictions, score later")
+    only.add_argument("--score-only", action="store_true", help="score the predictions that the output folder holds")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command and return the exit code; what the user got wrong is one sentence on standard error."""
+    from ..model.checkpoint import CheckpointError
+
+    try:
+        return _run(args)
+    except (DataError, CheckpointError) as error:
+        print(f"evaluate: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("evaluate: interrupted; the same command goes on from here.", file=sys.stderr)
+        return 130
+
+
+def _run(args: argparse.Namespace) -> int:
+    if args.task not in TASKS:
+        raise DataError(f'There is no task "{args.task}"; choose one of {", ".join(TASKS)}.')
+    if args.batch_size < 1:
+        raise DataError(f"--batch-size must be at least 1, not {args.batch_size}.")
+    identity, predictions = _stored(args) if args.score_only else _predict(args)
+    from accelerate import PartialState
+
+    from .report import score, write_report
+
+    if args.predict_only or not PartialState().is_main_process:
+        return 0
+    sound = [prediction for prediction in predictions if not prediction.error]
+    default = TASKS[args.task].default_normalization(sound, identity["official"])
+    report = score(predictions, identity, args.normalization or default)
+    write_report(report, args.output)
+    print(f"Results: {args.output}", file=sys.stderr)
+    print(json.dumps(report.result(), ensure_ascii=False), flush=True)
+    return 0
+
+
+def _predict(args: argparse.Namespace) -> tuple[dict[str, Any], list[Prediction]]:
+    from ..pipeline import load
+    from .predictor import ModelPredictor
+    from .runner import Runner
+
+    task = TASKS[args.task]
+    if not args.data:
+        raise DataError("Which data? Give a JSONL file with --data.")
+    if args.split:
+        samples = read_hub(args.data, args.split, config=args.config, text_column=args.text_column)
+    else:
+        samples = read_jsonl(args.data)
+    samples = samples[: args.limit]
+    prompt = args.prompt or ("chat" if task.tags is None or any(sample.messages for sample in samples) else "tags")
+    chat = load(args.model, device=args.device, quantization=args.quantization, hub=args.hub, offline=args.offline)
+    name = f"{args.model or chat.info.name} ({chat.info.precision})"
+    runner = Runner(task, samples, args.output, model=name, prompt=prompt, language=args.language)
+    return runner.identity, runner.run(ModelPredictor(chat), args.batch_size)
+
+
+def _stored(args: argparse.Namespace) -> tuple[dict[str, Any], list[Prediction]]:
+    """The run that an output folder holds."""
+    settings, result = args.output / SETTINGS, args.output / RESULT
+    if not settings.exists() or not result.exists():
+        raise DataError(f"{args.output} holds no finished predictions; run without --score-only first.")
+    identity = json.loads(settings.read_text(encoding="utf-8"))
+    if identity["task"] != args.task:
+        raise DataError(f'{args.output} holds predictions of the task "{identity["task"]}", not "{args.task}".')
+    return identity, list(read_predictions(result))

@@ -1,0 +1,204 @@
+"""Evaluation data: the official JSONL files, manifests of this project, and Hugging Face data sets."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..tags import TASKS
+
+OFFICIAL_FIELDS = frozenset({"audio", "gt", "source", "question"})
+MANIFEST_FIELDS = frozenset(
+    "audio text source question task audio_language text_language timestamps instruction speaker split words".split()
+)
+DIALOGUE_FIELDS = frozenset({"messages", "source", "split", "speaker"})
+
+
+class DataError(ValueError):
+    """What is wrong with evaluation data, as one sentence that names the line."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One thing to ask and what should be answered.
+
+    Attributes:
+        index: place in the data, from 0; names the sample in the predictions.
+        name: the audio as the data calls it.
+        audios: a path or the bytes of each clip, in the order of the question.
+        references: right answers, one or more.
+        official: comes from a file in the official format, whose scores follow the released scripts by default.
+        messages: for a dialogue, its turns before the answer, each audio a place in `audios`.
+    """
+
+    index: int
+    name: str
+    audios: tuple[Path | bytes, ...]
+    references: tuple[str, ...]
+    source: str = ""
+    question: str | None = None
+    audio_language: str | None = None
+    text_language: str | None = None
+    instruction: str | None = None
+    words: tuple[tuple[float, float, str], ...] = ()
+    official: bool = False
+    messages: tuple[dict[str, Any], ...] = field(default=(), repr=False)
+
+
+def read_jsonl(path: str | Path) -> list[Sample]:
+    """Read a JSONL file whose audio paths are relative to its folder.
+
+    Lines are `{"audio", "gt", "source"[, "question"]}` (official), `{"audio", "text", ...}` (this project), or
+    dialogues `{"messages": [...]}`, whose last answer is the reference. `gt` and `text` may be a list of references.
+
+    Raises:
+        DataError: the file or an audio is missing, or a line is malformed; the message tells the line.
+    """
+    path = Path(path)
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise DataError(f"The data file {path} can't be read: {error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"The data file {path} isn't UTF-8 text; is it a JSONL file?") from error
+    samples = []
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            samples.append(_sample(line, len(samples), path.parent, f"{path.name}, line {number}"))
+    if not samples:
+        raise DataError(f"The data file {path} has no samples.")
+    return samples
+
+
+def _sample(line: str, index: int, folder: Path, where: str) -> Sample:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{where}: this isn't JSON ({error.msg}).") from error
+    if not isinstance(row, dict):
+        raise DataError(f'{where}: a line must be a JSON object such as {{"audio": "clip.wav", "text": "..."}}.')
+    if "messages" in row:
+        return _dialogue(row, index, folder, where)
+    official = "gt" in row
+    _check_fields(row, OFFICIAL_FIELDS if official else MANIFEST_FIELDS, ("audio", "gt" if official else "text"), where)
+    if row.get("task") not in (None, *TASKS):
+        raise DataError(f'{where}: there is no task "{row["task"]}"; choose one of {", ".join(TASKS)}.')
+    names = row["audio"] if isinstance(row["audio"], list) else [row["audio"]]
+    references = row["gt"] if official else row["text"]
+    references = references if isinstance(references, list) else [references]
+    if not references or not all(isinstance(text, str) for text in references):
+        raise DataError(f'{where}: "{"gt" if official else "text"}" must be a text or a list of texts.')
+    options = {name: row.get(name) for name in ("question", "audio_language", "text_language", "instruction")}
+    for name, value in options.items():
+        if not isinstance(value, str | None):
+            raise DataError(f'{where}: "{name}" must be a text.')
+    return Sample(
+        index=index,
+        name=" + ".join(map(str, names)),
+        audios=_audio_paths(names, folder, where),
+        references=tuple(references),
+        source=str(row.get("source") or ""),
+        words=_words(row.get("words") or [], where),
+        official=official,
+        **options,
+    )
+
+
+def _dialogue(row: dict, index: int, folder: Path, where: str) -> Sample:
+    """The turns before the last answer are asked; audios in them become places in a list of paths."""
+    _check_fields(row, DIALOGUE_FIELDS, ("messages",), where)
+    names, messages = [], []
+    try:
+        for message in row["messages"]:
+            parts = message["content"]
+            if not isinstance(parts, str):
+                parts = [dict(part) for part in parts]
+                for part in parts:
+                    if part["type"] == "audio":
+                        names.append(part["audio"])
+                        part["audio"] = len(names) - 1
+            messages.append({"role": message["role"], "content": parts})
+        *messages, answer = messages
+        reference = answer["content"]
+    except (TypeError, KeyError, ValueError) as error:
+        raise DataError(f'{where}: "messages" must be turns with "role" and "content".') from error
+    if answer["role"] != "assistant" or not isinstance(reference, str):
+        raise DataError(f"{where}: a dialogue must end with an assistant's text, which is the reference.")
+    audios = _audio_paths(names, folder, where)
+    return Sample(
+        index=index,
+        name=" + ".join(map(str, names)),
+        audios=audios,
+        references=(reference,),
+        source=str(row.get("source") or ""),
+        messages=tuple(messages),
+    )
+
+
+def _check_fields(row: dict, known: frozenset[str], needed: tuple[str, ...], where: str) -> None:
+    for name in needed:
+        if row.get(name) is None:
+            raise DataError(f'{where}: the field "{name}" is missing.')
+    if unknown := sorted(row.keys() - known):
+        raise DataError(f'{where}: there is no field "{unknown[0]}"; known fields are {", ".join(sorted(known))}.')
+
+
+def _audio_paths(names: list[Any], folder: Path, where: str) -> tuple[Path, ...]:
+    if not all(isinstance(name, str) and name for name in names):
+        raise DataError(f'{where}: "audio" must be the path of a file.')
+    paths = tuple(folder / name for name in names)
+    for name, path in zip(names, paths, strict=True):
+        if not path.is_file():
+            raise DataError(f"{where}: the audio file {name} is missing.")
+    return paths
+
+
+def _words(words: Any, where: str) -> tuple[tuple[float, float, str], ...]:
+    try:
+        return tuple((float(start), float(end), str(word)) for start, end, word in words)
+    except (TypeError, ValueError) as error:
+        raise DataError(f'{where}: "words" must be a list of [start_s, end_s, "word"].') from error
+
+
+def read_hub(name: str, split: str, *, config: str | None = None, text_column: str = "text") -> list[Sample]:
+    """Read a Hugging Face data set (hub name or local folder) with an `audio` column, and `question` if it has one.
+
+    Audio stays encoded (`Audio(decode=False)`); `audio.load_audio` decodes it, so that every source sounds the same.
+
+    Raises:
+        DataError: the data set can't be had or lacks a column.
+    """
+    try:
+        from datasets import Audio, load_dataset
+    except ImportError as error:
+        raise DataError("Reading Hugging Face data sets needs one more package: pip install datasets.") from error
+    try:
+        table = load_dataset(name, config, split=split)
+    except Exception as error:  # the library raises whatever its readers and the network raise
+        raise DataError(f'The data set "{name}" (split "{split}") can\'t be read: {error}') from error
+    for column in ("audio", text_column):
+        if column not in table.column_names:
+            raise DataError(f'The data set "{name}" has no column "{column}"; it has {", ".join(table.column_names)}.')
+    rows = table.cast_column("audio", Audio(decode=False))
+    return list(_hub_samples(rows, f"{Path(name).name}_{config or ''}_{split}".replace("__", "_"), text_column))
+
+
+def _hub_samples(rows, source: str, text_column: str) -> Iterator[Sample]:
+    for index, row in enumerate(rows):
+        audio, text = row["audio"], row[text_column]
+        yield Sample(
+            index=index,
+            name=Path(audio["path"] or f"{index}").name,
+            audios=(audio["bytes"] or Path(audio["path"]),),
+            references=tuple(text) if isinstance(text, list) else (str(text),),
+            source=source,
+            question=row.get("question"),
+        )
+
+
+def fingerprint(samples: list[Sample]) -> str:
+    """A short hash of what is asked, which tells whether predictions belong to these samples."""
+    content = [(sample.name, sample.references, sample.source, sample.question, sample.messages) for sample in samples]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]

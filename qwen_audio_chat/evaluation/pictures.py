@@ -1,0 +1,79 @@
+"""Pictures of a report: which label is taken for which, and how errors depend on the length of the audio."""
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .normalization import normalize
+from .scoring import label, named_labels, transcription, transcription_errors, word_times
+
+if TYPE_CHECKING:
+    from .predictions import Prediction
+    from .report import Report
+
+MAX_LABELS = 30
+OTHER = "(other)"
+
+
+def draw_pictures(report: "Report", output: Path) -> list[Path]:
+    """Draw what fits the task into PNG files and return their paths."""
+    sound = [prediction for prediction in report.predictions if not prediction.error]
+    scorer = report.task.score
+    if not sound:
+        return []
+    if scorer in (transcription, word_times):
+        return [_error_by_length(sound, report.normalization, output / "error_by_length.png")]
+    if scorer is label:
+        return [_confusion_matrix(sound, report.normalization, output / "confusion_matrix.png")]
+    return []
+
+
+def _figure(**options):
+    from matplotlib.figure import Figure  # without pyplot: no display, no global state
+
+    figure = Figure(layout="constrained", dpi=120, **options)
+    return figure, figure.subplots()
+
+
+def _error_by_length(predictions: list["Prediction"], normalization: str, path: Path) -> Path:
+    """Error rate of five equally filled bins of audio length, with the number of samples in each."""
+    seconds = np.array([prediction.seconds for prediction in predictions])
+    counts = np.array([transcription_errors(prediction, normalization) for prediction in predictions])
+    bins = [chunk for chunk in np.array_split(np.argsort(seconds, kind="stable"), 5) if len(chunk)]
+    rates = [counts[chunk, 0].sum() / max(counts[chunk, 1].sum(), 1) for chunk in bins]
+    figure, axes = _figure(figsize=(6, 3.5))
+    names = [f"{seconds[chunk].min():.1f} to {seconds[chunk].max():.1f} s\n{len(chunk)} clips" for chunk in bins]
+    axes.bar(range(len(bins)), rates)
+    axes.set_xticks(range(len(bins)), names, fontsize=8)
+    axes.set_ylabel("error rate")
+    figure.savefig(path)
+    return path
+
+
+def _confusion_matrix(predictions: list["Prediction"], normalization: str, path: Path) -> Path:
+    """References in rows, answers in columns; answers that name no label, or several, are "other"."""
+    from sklearn.metrics import ConfusionMatrixDisplay
+
+    def norm(text: str) -> str:
+        return normalize(text, normalization)
+
+    truth = [norm(prediction.references[0]) for prediction in predictions]
+    common = [name for name, _ in Counter(truth).most_common(MAX_LABELS)]
+    guesses = [_only(named_labels(norm(prediction.prediction), set(truth))) for prediction in predictions]
+    names = sorted(common) + [OTHER]
+    figure, axes = _figure(figsize=(3 + 0.35 * len(names),) * 2)
+    ConfusionMatrixDisplay.from_predictions(
+        *([name if name in common else OTHER for name in side] for side in (truth, guesses)),
+        labels=names,
+        ax=axes,
+        xticks_rotation="vertical",
+        colorbar=False,
+    )
+    figure.savefig(path)
+    return path
+
+
+def _only(labels: set[str]) -> str:
+    return next(iter(labels)) if len(labels) == 1 else OTHER

@@ -1,0 +1,79 @@
+"""Predictions on disk: JSONL, one line per sample, written at once, readable after any interruption."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+RESULT = "predictions.jsonl"
+"""All predictions of a finished run, in the order of the samples."""
+
+PARTS = "parts"
+"""Folder of what each process of a run has written so far."""
+
+SETTINGS = "run.json"
+"""What a run is: model, task, prompt, data."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model answered to one sample, with all that scoring needs.
+
+    Attributes:
+        index: place of the sample in its data.
+        prediction: the answer; None where the sample is broken.
+        seconds: length of the audio.
+        error: why the sample is broken; None where it isn't.
+        notice: what was done to the sample, such as cutting its audio.
+    """
+
+    index: int
+    audio: str
+    references: tuple[str, ...]
+    prediction: str | None
+    source: str = ""
+    question: str | None = None
+    audio_language: str = "en"
+    text_language: str = "en"
+    seconds: float = 0.0
+    error: str | None = None
+    notice: str | None = None
+
+    def to_line(self) -> str:
+        """One line of JSONL, its end included."""
+        return json.dumps(asdict(self), ensure_ascii=False) + "\n"
+
+
+class PredictionFile:
+    """A JSONL file that predictions are added to; each is on disk before the next one is made.
+
+    A last line that an interruption left half-written is closed, so that new lines start cleanly.
+    """
+
+    def __init__(self, path: Path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torn = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
+        self._file = path.open("a", encoding="utf-8")
+        if torn:
+            self._file.write("\n")
+
+    def add(self, prediction: Prediction) -> None:
+        """Write one prediction and flush it."""
+        self._file.write(prediction.to_line())
+        self._file.flush()
+
+    def __enter__(self) -> "PredictionFile":
+        return self
+
+    def __exit__(self, *_exception) -> None:
+        self._file.close()
+
+
+def read_predictions(path: Path) -> Iterator[Prediction]:
+    """Yield the predictions of a file; lines that an interruption left half-written are passed over."""
+    for line in path.read_bytes().splitlines():
+        try:
+            row = json.loads(line)
+            yield Prediction(**row | {"references": tuple(row["references"])})
+        except (ValueError, TypeError, KeyError):
+            continue

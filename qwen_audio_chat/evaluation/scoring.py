@@ -1,0 +1,139 @@
+"""From predictions to the metrics of each task family. Every function takes predictions and a normalisation's name."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from ..tags import parse_note, strip_tags
+from .captions import caption_metrics
+from .metrics import Metric, accuracy, bleu, chrf, edit_counts, error_rate, timing
+from .normalization import CHARACTER_LANGUAGES, normalize
+from .notes import note_metrics
+from .predictions import Prediction
+
+Scores = dict[str, Metric]
+
+
+def transcription(predictions: Sequence[Prediction], normalization: str) -> Scores:
+    """Word error rate over languages that write words apart, character error rate over all.
+
+    Characters of Chinese and Japanese are counted without spaces.
+    """
+    texts = [_normalized_pair(prediction, normalization) for prediction in predictions]
+    spaced = [
+        pair
+        for pair, prediction in zip(texts, predictions, strict=True)
+        if prediction.text_language not in CHARACTER_LANGUAGES
+    ]
+    scores = {"wer": error_rate(*zip(*spaced, strict=True))} if spaced else {}
+    return scores | {"cer": error_rate(*zip(*texts, strict=True), unit="character")}
+
+
+def transcription_errors(prediction: Prediction, normalization: str) -> tuple[int, int]:
+    """Errors and reference length of one transcript: words, or characters in Chinese and Japanese."""
+    reference, guess = _normalized_pair(prediction, normalization)
+    unit = "character" if prediction.text_language in CHARACTER_LANGUAGES else "word"
+    errors, lengths = edit_counts([reference], [guess], unit)
+    return int(errors[0]), int(lengths[0])
+
+
+def _normalized_pair(prediction: Prediction, normalization: str) -> tuple[str, str]:
+    language = prediction.text_language
+    pair = (normalize(text, normalization, language) for text in (prediction.references[0], prediction.prediction))
+    if language in CHARACTER_LANGUAGES:
+        return tuple("".join(text.split()) for text in pair)
+    return tuple(pair)
+
+
+def translation(predictions: Sequence[Prediction], normalization: str) -> Scores:
+    """BLEU and chrF. One BLEU needs one target language, since its tokenizer depends on it."""
+    languages = {prediction.text_language for prediction in predictions}
+    references = [[normalize(text, normalization) for text in item.references] for item in predictions]
+    guesses = [normalize(strip_tags(item.prediction), normalization) for item in predictions]
+    if len(languages) == 1:
+        score = bleu(references, guesses, *languages)
+    else:
+        score = Metric.not_computed("there are several target languages; see the figures by source")
+    return {"bleu": score, "chrf": chrf(references, guesses)}
+
+
+def word_times(predictions: Sequence[Prediction], normalization: str) -> Scores:
+    """Shift of word times, and the word error rate of the text without times."""
+    references, guesses = ([item.references[0] for item in predictions], [item.prediction for item in predictions])
+    return timing(references, guesses) | transcription(predictions, normalization)
+
+
+def caption(predictions: Sequence[Prediction], normalization: str) -> Scores:
+    """Caption metrics of the COCO tools, which bring their own normalisation, and chrF."""
+    return caption_metrics([item.references for item in predictions], [strip_tags(p.prediction) for p in predictions])
+
+
+def label(predictions: Sequence[Prediction], normalization: str) -> Scores:
+    """Accuracy of closed-set answers: as whole strings, and by the one label that the answer names."""
+    labels = {normalize(text, normalization) for item in predictions for text in item.references}
+    exact, named = [], []
+    for item in predictions:
+        right = {normalize(text, normalization) for text in item.references}
+        guess = normalize(item.prediction, normalization)
+        exact.append(guess in right)
+        named.append(bool(found := named_labels(guess, labels)) and found <= right)
+    return {
+        "accuracy": accuracy(exact, "the whole answer equals the reference"),
+        "named_accuracy": accuracy(named, "the answer names the right label and no other"),
+    }
+
+
+def named_labels(text: str, labels: set[str]) -> set[str]:
+    """The labels that stand in `text` as whole words, longest first: "hot dog" doesn't name "dog"."""
+    rest, found = f" {' '.join(text.split())} ", set()
+    for name in sorted(labels, key=len, reverse=True):
+        if name and f" {name} " in rest:
+            found.add(name)
+            rest = rest.replace(f" {name} ", " | ")
+    return found
+
+
+def majority(predictions: Sequence[Prediction], normalization: str) -> float:
+    """Accuracy of always giving the most frequent reference: the floor that any listening must beat."""
+    counts = Counter(normalize(item.references[0], normalization) for item in predictions)
+    return counts.most_common(1)[0][1] / len(predictions)
+
+
+def answer(predictions: Sequence[Prediction], normalization: str) -> Scores:
+    """Accuracy of short answers, over all questions and over those answered by yes or no (ClothoAQA).
+
+    Several references are several right answers. "No, it isn't" is wrong as a string but right by its first word, so
+    both are told.
+    """
+
+    def is_right(item: Prediction) -> bool:
+        return normalize(item.prediction, normalization) in {normalize(r, normalization) for r in item.references}
+
+    def first_word(text: str) -> str:
+        return (normalize(text, "lower_no_punctuation").split() or [""])[0]
+
+    binary = [item for item in predictions if item.references[0].strip().lower() in ("yes", "no")]
+    starts = [first_word(item.prediction) in {first_word(r) for r in item.references} for item in binary]
+    return {
+        "accuracy": accuracy([is_right(item) for item in predictions], "the whole answer equals a reference"),
+        "binary_accuracy": accuracy([is_right(item) for item in binary], f"{len(binary)} yes/no questions"),
+        "binary_first_word_accuracy": accuracy(starts, "only the answer's first word counts"),
+    }
+
+
+def note(predictions: Sequence[Prediction], normalization: str) -> Scores:
+    """Scores of notes in the paper's tag format."""
+    return note_metrics(
+        [parse_note(item.references[0]) for item in predictions], [parse_note(item.prediction) for item in predictions]
+    )
+
+
+def open_answer(predictions: Sequence[Prediction], normalization: str) -> Scores:
+    """chrF against the reference, and how often the answer contains it."""
+    contained = []
+    for item in predictions:
+        guess = f" {normalize(item.prediction, normalization)} "
+        contained.append(any(f" {normalize(text, normalization)} " in guess for text in item.references))
+    return {
+        "chrf": chrf([item.references for item in predictions], [item.prediction for item in predictions]),
+        "contains_reference": accuracy(contained, "the reference stands in the answer as whole words"),
+    }

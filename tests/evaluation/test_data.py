@@ -1,0 +1,125 @@
+import json
+
+import numpy as np
+import pytest
+import soundfile
+
+from qwen_audio_chat.evaluation.data import DataError, fingerprint, read_hub, read_jsonl
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "clips").mkdir()
+    soundfile.write(tmp_path / "clips" / "a.wav", np.zeros(1600), 16000)
+    return tmp_path
+
+
+def write(folder, *rows):
+    path = folder / "data.jsonl"
+    path.write_text("\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows), encoding="utf-8")
+    return path
+
+
+def test_minimal_manifest_line(folder):
+    [sample] = read_jsonl(write(folder, {"audio": "clips/a.wav", "text": "hello"}))
+    assert sample.audios == (folder / "clips" / "a.wav",)
+    assert sample.references == ("hello",)
+    assert not sample.official
+
+
+def test_official_line(folder):
+    row = {"audio": "clips/a.wav", "gt": ["yes", "no"], "source": "clothoaqa_test", "question": "Is it?"}
+    [sample] = read_jsonl(write(folder, row))
+    assert sample.official
+    assert sample.references == ("yes", "no")
+    assert (sample.source, sample.question) == ("clothoaqa_test", "Is it?")
+
+
+def test_full_manifest_line_and_empty_lines(folder):
+    row = {
+        "audio": "clips/a.wav", "task": "transcribe", "audio_language": "en", "text_language": "en",
+        "timestamps": True, "instruction": None, "question": None, "text": "one", "source": "s", "speaker": "p",
+        "split": "test", "words": [[0.1, 0.2, "one"]],
+    }  # fmt: skip
+    first, second = read_jsonl(write(folder, row, "", row))
+    assert first.words == ((0.1, 0.2, "one"),)
+    assert (first.index, second.index) == (0, 1)
+
+
+def test_dialogue_asks_for_its_last_answer(folder):
+    def user(*parts):
+        return {"role": "user", "content": list(parts)}
+
+    audio = {"type": "audio", "audio": "clips/a.wav"}
+    row = {
+        "messages": [
+            user(audio, {"type": "text", "text": "What is it?"}),
+            {"role": "assistant", "content": "A dog."},
+            user(audio, {"type": "text", "text": "And this?"}),
+            {"role": "assistant", "content": "A cat."},
+        ]
+    }
+    [sample] = read_jsonl(write(folder, row))
+    assert sample.references == ("A cat.",)
+    assert len(sample.audios) == 2
+    assert [message["role"] for message in sample.messages] == ["user", "assistant", "user"]
+    assert sample.messages[2]["content"][0] == {"type": "audio", "audio": 1}
+
+
+GOOD = {"audio": "clips/a.wav", "text": "x"}
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ("{not json", "line 2: this isn't JSON"),
+        ("[1]", "line 2: a line must be a JSON object"),
+        ({"text": "x"}, 'line 2: the field "audio" is missing'),
+        ({"audio": "clips/a.wav"}, 'line 2: the field "text" is missing'),
+        ({"audio": "clips/b.wav", "text": "x"}, "line 2: the audio file clips/b.wav is missing"),
+        ({"audio": 3, "text": "x"}, 'line 2: "audio" must be the path'),
+        ({**GOOD, "txet": "y"}, 'line 2: there is no field "txet"'),
+        ({**GOOD, "task": "sing"}, 'line 2: there is no task "sing"'),
+        ({**GOOD, "text": {"a": 1}}, 'line 2: "text" must be a text'),
+        ({**GOOD, "text": []}, 'line 2: "text" must be a text'),
+        ({**GOOD, "question": 4}, 'line 2: "question" must be a text'),
+        ({**GOOD, "words": [["a", "b"]]}, 'line 2: "words" must be a list'),
+        ({"messages": "hi"}, 'line 2: "messages" must be turns'),
+        ({"messages": []}, 'line 2: "messages" must be turns'),
+        ({"messages": [{"role": "user", "content": "hi"}]}, "line 2: a dialogue must end with an assistant"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence_with_the_line(folder, bad, message):
+    with pytest.raises(DataError) as error:
+        read_jsonl(write(folder, GOOD, bad))
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_empty_or_binary_file(folder):
+    with pytest.raises(DataError, match="can't be read"):
+        read_jsonl(folder / "nothing.jsonl")
+    with pytest.raises(DataError, match="no samples"):
+        read_jsonl(write(folder, ""))
+    with pytest.raises(DataError, match="UTF-8"):
+        read_jsonl(folder / "clips" / "a.wav") if (folder / "clips" / "a.wav").write_bytes(b"\xff\xfe\x00") else None
+
+
+def test_fingerprint_tells_data_apart(folder):
+    one = read_jsonl(write(folder, GOOD))
+    other = read_jsonl(write(folder, {**GOOD, "text": "y"}))
+    assert fingerprint(one) == fingerprint(list(one)) != fingerprint(other)
+
+
+def test_hugging_face_data_stays_encoded(folder):
+    datasets = pytest.importorskip("datasets")
+    rows = {"audio": [str(folder / "clips" / "a.wav")], "sentence": ["hello"]}
+    table = datasets.Dataset.from_dict(rows).cast_column("audio", datasets.Audio(decode=False))
+    (folder / "hub").mkdir()
+    table.to_parquet(folder / "hub" / "test.parquet")
+    [sample] = read_hub(str(folder / "hub"), "test", text_column="sentence")
+    assert sample.references == ("hello",)
+    with pytest.raises(DataError, match='has no column "text"; it has audio, sentence'):
+        read_hub(str(folder / "hub"), "test")
+    with pytest.raises(DataError, match="can't be read"):
+        read_hub(str(folder / "nowhere"), "test")
