@@ -1,0 +1,67 @@
+"""Writing clips and manifests so that nothing half-written is ever seen: shards grow as `.partial` and are then renamed."""
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from qwen_audio_chat.audio import SAMPLE_RATE
+
+Line = dict[str, object]
+
+
+def write_clip(path: Path, waveform: np.ndarray) -> float:
+    """Write 16 kHz 16-bit FLAC; returns the seconds written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, np.clip(waveform, -1, 1), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    return len(waveform) / SAMPLE_RATE
+
+
+def write_shard(path: Path, items: Iterable[str], make: Callable[[str], Line | None]) -> list[Line]:
+    """Make one line an item and publish them together; a stopped shard goes on where it stood.
+
+    Args:
+        path: The manifest to publish (JSONL).
+        items: Identifiers, in order, each handled once.
+        make: Makes the clip and its line for one identifier, or returns None to leave it out.
+
+    Returns:
+        The published lines.
+    """
+    if path.exists():
+        return read_manifest(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".jsonl.partial")
+    lines, done = [], set()
+    if partial.exists():
+        text = partial.read_text(encoding="utf-8")
+        complete = text[: text.rfind("\n") + 1]  # the last line may be cut
+        partial.write_text(complete, encoding="utf-8")
+        for record in map(json.loads, complete.splitlines()):
+            done.add(record["id"])
+            lines += [record["line"]] if record["line"] else []
+    with partial.open("a", encoding="utf-8") as file:
+        for item in items:
+            if item not in done:
+                line = make(item)
+                lines += [line] if line else []
+                file.write(json.dumps({"id": item, "line": line}, ensure_ascii=False) + "\n")
+                file.flush()
+    write_manifest(path, lines)
+    partial.unlink()
+    return lines
+
+
+def write_manifest(path: Path, lines: Iterable[Line]) -> None:
+    """Write a whole manifest at once, atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".jsonl.tmp")
+    temporary.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+    temporary.rename(path)
+
+
+def read_manifest(path: Path) -> list[Line]:
+    """All lines of one manifest."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]

