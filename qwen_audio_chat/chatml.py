@@ -107,6 +107,7 @@ def encode_conversation(
     *,
     add_generation_prompt: bool = True,
     drop_turns: int = 0,
+    continue_answer: bool = False,
 ) -> EncodedChat:
     """Encode a conversation.
 
@@ -116,6 +117,7 @@ def encode_conversation(
         add_generation_prompt: end with the opening of an assistant's turn.
         drop_turns: leave out this many of the oldest user turns with their answers (the context is full);
             the audios of the others keep their numbers.
+        continue_answer: leave the last message, an assistant's, open, so that the model goes on with it.
 
     Raises:
         ValueError: a message is malformed, or `audio_tokens` doesn't match the audios.
@@ -133,7 +135,7 @@ def encode_conversation(
     if not messages or messages[0]["role"] != "system":
         messages.insert(0, {"role": "system", "content": DEFAULT_SYSTEM})
     turn = audio = 0
-    for message in messages:
+    for position, message in enumerate(messages):
         turn += message["role"] == "user"
         parts = content_parts(message)
         if message["role"] != "system" and turn <= drop_turns:
@@ -145,6 +147,8 @@ def encode_conversation(
             chat.extend(message["token_ids"], assistant=True)
         else:
             audio = _extend_parts(chat, tokenizer, parts, audio, audio_tokens, is_assistant)
+        if continue_answer and position == len(messages) - 1:
+            return chat
         chat.extend([im_end], assistant=is_assistant)
     if add_generation_prompt:
         open_turn("assistant")

@@ -113,13 +113,12 @@ class QwenAudioTextModel(Qwen2PreTrainedModel):
         past_key_values: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
-        prompt_length: int | None = None,
         **kwargs,
     ) -> BaseModelOutputWithPast:
         """One pass over `input_ids` [rows, length] or `inputs_embeds` [rows, length, hidden_size].
 
-        `prompt_length` is the length of the whole prompt where it is fed in chunks: the rotary base of a
-        conversation is decided by the whole prompt, and stays the same while its cache lives.
+        The rotary base is decided by the whole prompt and stays the same while its cache lives. Who feeds a prompt
+        in chunks sets `past_key_values.ntk_alpha` to `ntk_alpha(whole length)` first.
         """
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
@@ -136,7 +135,7 @@ class QwenAudioTextModel(Qwen2PreTrainedModel):
             past_key_values=past_key_values,
             position_ids=position_ids,
         )
-        alpha = self._rotary_alpha(position_ids, prompt_length, past_key_values)
+        alpha = self._rotary_alpha(position_ids, past_key_values)
         position_embeddings = (*self.rotary(position_ids, alpha), self._query_scale(position_ids))
         hidden_states = inputs_embeds
         for layer in self.layers:
@@ -161,13 +160,11 @@ class QwenAudioTextModel(Qwen2PreTrainedModel):
         past = past_key_values.get_seq_length() if past_key_values is not None else 0
         return torch.arange(past, past + length, device=device).expand(rows, -1)
 
-    def _rotary_alpha(self, position_ids, prompt_length, past_key_values) -> torch.Tensor:
+    def _rotary_alpha(self, position_ids, past_key_values) -> torch.Tensor:
         """One factor per row, fixed at prefill and kept with the cache: the cached keys are rotated with it."""
         alpha = getattr(past_key_values, "ntk_alpha", None)
         if alpha is None:
             lengths = position_ids[:, -1] + 1
-            if prompt_length is not None:
-                lengths = torch.full_like(lengths, prompt_length)
             if self.training or not self.config.use_dynamic_ntk:
                 lengths = torch.ones_like(lengths)
             alpha = ntk_alpha(lengths, self.config.max_position_embeddings)
