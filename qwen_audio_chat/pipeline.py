@@ -1,15 +1,14 @@
 """`AudioChat`: a loaded model that answers conversations as a stream, and computes only what is new.
 
 What a visitor's conversation has cost already is kept in a `Session`: the audio embeddings, by content, and the
-key-value cache of the last prompt and answer. A session belongs to one visitor; nothing is shared between two.
+key-value cache of the last prompt and answer. Nothing is shared between two sessions.
 """
 
 import hashlib
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,10 +22,10 @@ from .generation import GenerationOptions, KeyValueCache, RepetitionGuard, Sampl
 from .model import QwenAudioForConditionalGeneration, QwenAudioProcessor
 from .model.decoder import ntk_alpha
 from .model.tokenization import AUDIO_END, AUDIO_PLACEHOLDER, AUDIO_START
+from .sessions import HeardAudio, Session, SessionStore
 
 POCKET = Path(__file__).resolve().parent.parent / "assets" / "pocket"
 OFFICIAL = "Qwen/Qwen-Audio-Chat"
-SESSION_AUDIO_BYTES = 256 * 2**20  # audio embeddings that one session may keep
 RESERVED_FOR_ANSWER = 256  # tokens of the context that a prompt leaves free, if so many are asked for
 
 
@@ -54,36 +53,6 @@ class ReplyStats:
     context_limit: int = 0
     ttft_s: float | None = None
     tokens_per_s: float | None = None
-
-
-@dataclass
-class HeardAudio:
-    """An audio as the model takes it: pieces of at most 30 s, their log-mels until they are encoded, then embeddings."""
-
-    key: bytes
-    seconds: float
-    mels: list[torch.Tensor]
-    tokens: list[int]
-    embeddings: list[torch.Tensor | None]
-
-    @property
-    def nbytes(self) -> int:
-        return sum(x.nbytes for x in [*self.mels, *self.embeddings] if x is not None)
-
-
-@dataclass
-class Session:
-    """One visitor's reusable work: encoded audios (least recently used first) and the last key-value cache."""
-
-    audios: OrderedDict[bytes, HeardAudio] = field(default_factory=OrderedDict)
-    cache: KeyValueCache | None = None
-    signature: np.ndarray | None = None  # what the cache holds, see `_signature`
-
-    def take_cache(self) -> tuple[KeyValueCache | None, np.ndarray | None]:
-        """Hand the cache over to one answer; a second answer at the same time finds none and computes its own."""
-        taken = self.cache, self.signature
-        self.cache = self.signature = None
-        return taken
 
 
 class Reply:
@@ -139,51 +108,24 @@ class AudioChat:
         self.uses_ntk = getattr(text_config, "use_dynamic_ntk", False)
         limit = text_config.max_position_embeddings * (4 if self.uses_ntk else 1)
         self.info = ModelInfo(name, str(model.device), precision, is_pocket, limit)
-        self.max_cache_bytes = max_cache_bytes
+        self.sessions = SessionStore(max_cache_bytes)
         eos = model.generation_config.eos_token_id
         self.stop_ids = set(eos if isinstance(eos, list) else [eos])
         self.forbidden_ids = self._unsayable_ids()
         self._forward_lock = threading.Lock()
-        self._sessions: OrderedDict[int, Session] = OrderedDict()
-        self._sessions_lock = threading.Lock()
 
     def _unsayable_ids(self) -> list[int]:
         """Ids an answer can't hold: rows without a token, and the frame of an audio."""
         frame = self.tokenizer.convert_tokens_to_ids([AUDIO_START, AUDIO_END, AUDIO_PLACEHOLDER])
         return [*frame, *range(len(self.tokenizer), self.model.config.text_config.vocab_size)]
 
-    # Sessions
-
     def new_session(self) -> Session:
         """A visitor's own memory of work done. Close it when the visitor leaves."""
-        session = Session()
-        with self._sessions_lock:
-            self._sessions[id(session)] = session
-        return session
+        return self.sessions.open()
 
     def close_session(self, session: Session) -> None:
         """Free a session's audio embeddings and key-value cache; an answer under way goes on without keeping any."""
-        with self._sessions_lock:
-            self._sessions.pop(id(session), None)
-        session.audios.clear()
-        session.take_cache()
-
-    def _keep_cache(self, session: Session, cache: KeyValueCache, signature: np.ndarray) -> None:
-        """Give a cache back to its session, and drop the longest unused ones beyond the bound."""
-        with self._sessions_lock:
-            if id(session) not in self._sessions:
-                return
-            session.cache, session.signature = cache, signature
-            self._sessions.move_to_end(id(session))
-            used = sum(s.cache.nbytes for s in self._sessions.values() if s.cache is not None)
-            for other in self._sessions.values():
-                if used <= self.max_cache_bytes:
-                    break
-                if other.cache is not None:
-                    used -= other.cache.nbytes
-                    other.take_cache()
-
-    # Answers
+        self.sessions.close(session)
 
     def stream(
         self,
@@ -229,8 +171,8 @@ class AudioChat:
             yield from self._decode(reply, chat, logits, cache, options, is_cancelled, started)
         finally:
             held = np.concatenate([signature, np.array(reply.token_ids, dtype=np.int64)])[: cache.get_seq_length()]
-            self._keep_cache(session, cache, held)
-            self._trim_audios(session)
+            self.sessions.keep_cache(session, cache, held)
+            session.trim_audios()
 
     def _decode(self, reply, chat, logits, cache, options, is_cancelled, started) -> Iterator[str]:
         sampler = Sampler(options, chat.input_ids, self.forbidden_ids, logits.device)
@@ -272,8 +214,6 @@ class AudioChat:
         message = {"role": "user", "content": [{"type": "audio", "audio": np.zeros(16000, np.float32)}]}
         self.stream([message], GenerationOptions(max_new_tokens=2)).finish()
 
-    # Audio
-
     def hear(self, source: Any, session: Session) -> HeardAudio:
         """Decode an audio, or find it in the session by its content; it is encoded when first needed."""
         source, key = _content_key(source)
@@ -289,13 +229,6 @@ class AudioChat:
         session.audios.move_to_end(key)
         return heard
 
-    @staticmethod
-    def _trim_audios(session: Session) -> None:
-        total = sum(heard.nbytes for heard in session.audios.values())
-        while total > SESSION_AUDIO_BYTES:
-            _, oldest = session.audios.popitem(last=False)
-            total -= oldest.nbytes
-
     @torch.inference_mode()
     def _encode(self, heard: HeardAudio, piece: int) -> torch.Tensor:
         """Embeddings [tokens, hidden_size] of one piece, computed once per session; the log-mel is then let go."""
@@ -306,8 +239,6 @@ class AudioChat:
                 heard.embeddings[piece] = self.model.get_audio_features(mel, lengths)[0]
             heard.mels[piece] = mel.new_empty(0)
         return heard.embeddings[piece]
-
-    # Prompts
 
     def _fit(self, reply, messages, audios, options) -> EncodedChat:
         """Encode the conversation, without its oldest turns if it would not fit; says what was left out."""

@@ -160,9 +160,9 @@ def test_caches_are_bounded_and_freed(chat, clip):
     for session in sessions:
         chat.stream(Conversation().ask("Go", [clip(3.0)]), SHORT, session=session).finish()
         if session is sessions[0]:
-            chat.max_cache_bytes = 3 * session.cache.nbytes
+            chat.sessions.max_cache_bytes = 3 * session.cache.nbytes
     held = [session.cache.nbytes for session in sessions if session.cache is not None]
-    assert len(held) == 3 and sum(held) <= chat.max_cache_bytes
+    assert len(held) == 3 and sum(held) <= chat.sessions.max_cache_bytes
     assert sessions[0].cache is None and sessions[-1].cache is not None
     chat.close_session(sessions[-1])
     assert sessions[-1].cache is None and not sessions[-1].audios
