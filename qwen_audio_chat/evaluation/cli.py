@@ -70,11 +70,10 @@ def _run(args: argparse.Namespace) -> int:
     if args.batch_size < 1:
         raise DataError(f"--batch-size must be at least 1, not {args.batch_size}.")
     identity, predictions = _stored(args) if args.score_only else _predict(args)
-    from accelerate import PartialState
-
     from .report import score, write_report
+    from .runner import processes
 
-    if args.predict_only or not PartialState().is_main_process:
+    if args.predict_only or not processes().is_main_process:
         return 0
     sound = [prediction for prediction in predictions if not prediction.error]
     default = TASKS[args.task].default_normalization(sound, identity["official"])

@@ -1,10 +1,14 @@
 """A model as a function from requests to answers."""
 
+from typing import TYPE_CHECKING
+
 import torch
 
-from ..pipeline import AudioChat
 from ..tags import TaskPrompt
 from .prompting import Request
+
+if TYPE_CHECKING:
+    from ..pipeline import AudioChat
 
 
 class ModelPredictor:
@@ -14,7 +18,7 @@ class ModelPredictor:
     other rows of its batch (in float32; lower precision may round differently).
     """
 
-    def __init__(self, chat: AudioChat):
+    def __init__(self, chat: "AudioChat"):
         self._model, self._processor = chat.model, chat.processor
         self._stop_ids, self._forbidden_ids = sorted(chat.stop_ids), chat.forbidden_ids
 

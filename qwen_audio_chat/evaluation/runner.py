@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
 from tqdm import tqdm
 
 from ..audio import MAX_CLIP_SECONDS, SAMPLE_RATE, AudioError, load_audio, split_audio
@@ -34,6 +37,11 @@ class _Job:
     seconds: float = 0.0
     error: str | None = None
     notice: str | None = None
+
+
+def processes() -> PartialState:
+    """This process among those that `accelerate launch` or `torchrun` started; alone if none did."""
+    return PartialState(cpu=not torch.accelerator.is_available())  # without the flag, CPUs would not find each other
 
 
 class Runner:
@@ -88,10 +96,7 @@ class Runner:
         Args:
             predict: answers up to `batch_size` requests.
         """
-        from accelerate import PartialState
-        from accelerate.utils import gather_object
-
-        state = PartialState()
+        state = processes()
         problem = self._claim_folder() if state.is_main_process else None
         if problem := next((text for text in gather_object([problem]) if text), None):
             raise DataError(problem)
