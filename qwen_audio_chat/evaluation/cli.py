@@ -16,7 +16,8 @@ from .tasks import TASKS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add this command's arguments."""
+    """Add this command's arguments, and `run` to carry them out."""
+    parser.set_defaults(run=run)
     parser.description = (
         "Ask a model about evaluation data and score its answers. The last line of standard output is one JSON object "
         "with the metrics; predictions, summary and pictures go to the output folder. An interrupted run goes on where "
@@ -51,20 +52,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command and return the exit code; what the user got wrong is one sentence on standard error."""
-    from ..model.checkpoint import CheckpointError
+    """Run the command and return the exit code.
 
-    try:
-        return _run(args)
-    except (DataError, CheckpointError) as error:
-        print(f"evaluate: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("evaluate: interrupted; the same command goes on from here.", file=sys.stderr)
-        return 130
-
-
-def _run(args: argparse.Namespace) -> int:
+    Raises:
+        ValueError: one sentence on what is wrong with arguments, data or model.
+    """
     if args.task not in TASKS:
         raise DataError(f'There is no task "{args.task}"; choose one of {", ".join(TASKS)}.')
     if args.batch_size < 1:

@@ -11,7 +11,10 @@ from ..tags import TASKS
 
 OFFICIAL_FIELDS = frozenset({"audio", "gt", "source", "question"})
 MANIFEST_FIELDS = frozenset(
-    "audio text source question task audio_language text_language timestamps instruction speaker split words".split()
+    (
+        "audio text source question task audio_language text_language timestamps instruction speaker split words "
+        "written seconds"
+    ).split()
 )
 DIALOGUE_FIELDS = frozenset({"messages", "source", "split", "speaker"})
 
