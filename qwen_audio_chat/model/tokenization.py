@@ -59,19 +59,39 @@ def special_tokens(time_step: float = 0.01, extra: int = 205) -> list[str]:
 
 
 def _merges(ranks: dict[bytes, int]) -> list[tuple[bytes, bytes]]:
-    """The merge that makes each token of more than one byte, recovered by encoding it with the lower ranks alone."""
+    """The merge that makes each token of more than one byte, in the order of ranks.
+
+    A token may be cut into two others in several ways; it is made from the two that byte-pair encoding with the
+    lower ranks leaves side by side. Walking down the inner halves of both tells whether a lower merge would have
+    crossed the cut.
+    """
+    halves, made = {}, {}  # rank -> (left, right) ranks, and back
+
+    def stay_apart(left: int, right: int) -> bool:
+        earliest = len(ranks)
+        while made.get((left, right), earliest) >= earliest:
+            if left > right and left in halves or right not in halves:
+                if left not in halves:
+                    return True
+                earliest = min(earliest, left)
+                left = halves[left][1]
+            else:
+                earliest = min(earliest, right + 1)
+                right = halves[right][0]
+        return False
+
     merges = []
-    for token, rank in ranks.items():
-        parts = [bytes([byte]) for byte in token]
-        while len(parts) > 2:
-            candidates = [(ranks.get(a + b, rank), i) for i, (a, b) in enumerate(zip(parts, parts[1:], strict=False))]
-            lowest, i = min(candidates)
-            if lowest >= rank:
+    for token, rank in sorted(ranks.items(), key=lambda item: item[1]):
+        for cut in range(1, len(token)):
+            left, right = ranks.get(token[:cut], rank), ranks.get(token[cut:], rank)
+            if left < rank and right < rank and stay_apart(left, right):
+                halves[rank], made[left, right] = (left, right), rank
+                merges.append((token[:cut], token[cut:]))
+                break
+        else:
+            if len(token) > 1:
                 raise ValueError(f"Token {rank} of the vocabulary can't be reached by merges: the file is damaged.")
-            parts[i : i + 2] = [parts[i] + parts[i + 1]]
-        if len(parts) == 2:
-            merges.append((rank, tuple(parts)))
-    return [pair for _, pair in sorted(merges)]
+    return merges
 
 
 def tokenizer_from_tiktoken(path: str | Path) -> PreTrainedTokenizerFast:
@@ -90,8 +110,8 @@ def tokenizer_from_tiktoken(path: str | Path) -> PreTrainedTokenizerFast:
     if sorted(ranks.values()) != list(range(len(ranks))) or len(ranks) < 256:
         raise ValueError(f"{path} is incomplete: download the model's files again.")
 
-    letter = _byte_letters()
-    spell = lambda token: "".join(letter[byte] for byte in token)  # noqa: E731
+    letters = _byte_letters()
+    spell = lambda token: token.decode("latin-1").translate(letters)  # noqa: E731
     vocabulary = {spell(token): rank for token, rank in ranks.items()}
     merges = [(spell(a), spell(b)) for a, b in _merges(ranks)]
     backend = Tokenizer(BPE(vocabulary, merges))
