@@ -187,11 +187,12 @@ def build(work: Path) -> tuple[QwenAudioForConditionalGeneration, QwenAudioProce
 
 
 def new_like_old(embeddings: torch.Tensor, old_size: int) -> None:
-    """Fill the rows from `old_size` on: the mean of the old rows plus noise, of the old rows' usual length."""
+    """Fill the rows from `old_size` on with the mean of the old rows plus a little noise.
+
+    The head is tied to them: near the mean, no new token gets a higher logit than the old ones before it is trained.
+    """
     old, new = embeddings[:old_size], embeddings[old_size:]
-    noise = torch.randn_like(new) * old.std(dim=0)
-    rows = old.mean(dim=0) + noise
-    new.copy_(rows * (old.norm(dim=-1).mean() / rows.norm(dim=-1, keepdim=True)))
+    new.copy_(old.mean(dim=0) + 0.2 * old.std(dim=0) * torch.randn_like(new))
 
 
 def main() -> None:

@@ -1,0 +1,118 @@
+"""Stage 0: put audio frames where the language model's own token embeddings lie, by CTC through those embeddings.
+
+Connectionist temporal classification (Graves et al., 2006) needs a class for each token: here it is the token's
+embedding, so a frame that scores well *is* close to what the language model already reads. Both sides are normalised,
+because the model reads directions: with plain dot products the frames grow long and stay far off (cosine 0.18).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import PreTrainedTokenizerFast
+
+from qwen_audio_chat.chatml import encode_text
+
+
+def ctc_text(text: str) -> str:
+    """A transcript as the alignment spells it: lower case, a space before every word, no punctuation but apostrophes."""
+    kept = "".join(char if char.isalnum() or char == "'" else " " for char in text.lower().replace("’", "'"))
+    return "".join(f" {word}" for word in kept.split())
+
+
+def ctc_targets(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
+    """Token ids of `ctc_text`."""
+    return encode_text(tokenizer, ctc_text(text))
+
+
+@dataclass
+class Candidates:
+    """The classes of one batch.
+
+    Attributes:
+        tokens: ids that the batch's targets hold, sorted [n].
+        others: ids that none of them holds, as competitors [m].
+        weight: how many tokens each of `others` stands for.
+    """
+
+    tokens: torch.Tensor
+    others: torch.Tensor
+    weight: float = 1.0
+
+
+class AlignmentHead(nn.Module):
+    """Cosine logits of frames against embeddings, with a blank class of its own.
+
+    Args:
+        width: size of the language model's embeddings.
+        vocabulary: ids that a frame may stand for (all tokens of the training texts).
+    """
+
+    def __init__(self, width: int, vocabulary: Sequence[int], temperature: float = 18.0):
+        super().__init__()
+        self.temperature = nn.Parameter(torch.tensor(temperature))
+        self.blank = nn.Parameter(F.normalize(torch.randn(width), dim=0))
+        self.blank_bias = nn.Parameter(torch.zeros(()))
+        self.register_buffer("vocabulary", torch.tensor(sorted(set(vocabulary))))
+
+    def logits(self, frames: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
+        """frames [..., width] against embeddings [n, width]: [..., 1 + n], blank first."""
+        rows = F.normalize(embeddings, dim=-1)
+        rows = torch.cat((F.normalize(self.blank, dim=0)[None], rows))
+        logits = self.temperature * F.linear(F.normalize(frames, dim=-1), rows)
+        bias = F.pad(self.blank_bias[None], (0, len(rows) - 1))
+        return logits + bias
+
+    def candidates(self, targets: Sequence[Sequence[int]], others: int | None = None) -> Candidates:
+        """The classes for a batch: its own tokens against all the vocabulary, or `others` tokens drawn from it."""
+        tokens = torch.tensor(sorted({token for row in targets for token in row}), device=self.vocabulary.device)
+        rest = self.vocabulary[~torch.isin(self.vocabulary, tokens)]
+        drawn = rest if others is None or others >= len(rest) else rest[torch.randperm(len(rest))[:others]]
+        return Candidates(tokens, drawn, len(rest) / max(1, len(drawn)))
+
+    def loss(
+        self,
+        clips: Sequence[torch.Tensor],
+        targets: Sequence[Sequence[int]],
+        embedding: nn.Embedding,
+        others: int | None = None,
+    ) -> torch.Tensor:
+        """CTC loss per target token, a scalar.
+
+        Args:
+            clips: projected frames of each clip, [frames, width].
+            targets: token ids of each clip's transcript; a clip too short for its own counts nothing.
+            embedding: the language model's embeddings; they are not trained here.
+            others: how many competing tokens are drawn, all by default.
+        """
+        lengths = torch.tensor([len(clip) for clip in clips])
+        classes = self.candidates(targets, others)
+        frames = torch.cat(list(clips))
+        with torch.no_grad():
+            rows = embedding.weight[torch.cat((classes.tokens, classes.others))]
+        logits = self.logits(frames, rows).float()
+        own, rest = logits.split((1 + len(classes.tokens), len(classes.others)), dim=-1)
+        if rest.shape[-1]:  # one class "something else" keeps the sums exact and the lattice small
+            rest = rest.logsumexp(-1, keepdim=True) + torch.tensor(classes.weight).log()
+        log_probs = torch.cat((own, rest), dim=-1).log_softmax(-1)
+        padded = nn.utils.rnn.pad_sequence(log_probs.split(lengths.tolist()))
+        flat = torch.tensor([token for row in targets for token in row], device=classes.tokens.device)
+        loss = F.ctc_loss(
+            padded,
+            torch.searchsorted(classes.tokens, flat) + 1,
+            lengths,
+            torch.tensor([len(row) for row in targets]),
+            reduction="sum",
+            zero_infinity=True,
+        )
+        return loss / max(1, len(flat))
+
+    @torch.no_grad()
+    def greedy(self, clip: torch.Tensor, embedding: nn.Embedding) -> list[int]:
+        """The read-out: best class of each frame of `clip` [frames, width], repeats and blanks removed, as ids."""
+        rows = embedding.weight[self.vocabulary]
+        best = self.logits(clip.to(rows.dtype), rows).argmax(-1)
+        best = torch.unique_consecutive(best)
+        return self.vocabulary[best[best > 0] - 1].tolist()
