@@ -1,26 +1,35 @@
-"""`python -m qwen_audio_chat`: one command for each thing the package does. Each imports only what it needs."""
+"""`python -m qwen_audio_chat COMMAND`: one module for each command, imported only when it is asked for."""
 
 import argparse
+import importlib
 import sys
 
-
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands; each sets `run`, which takes the parsed arguments and gives an exit code."""
-    parser = argparse.ArgumentParser(prog="python -m qwen_audio_chat", description="Talk about audio.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    from . import terminal
-
-    chat = commands.add_parser("chat", help="ask about audio files, once or in a conversation")
-    terminal.add_chat_arguments(chat)
-    transcribe = commands.add_parser("transcribe", help="write a transcript for each audio file of a folder")
-    terminal.add_transcribe_arguments(transcribe)
-    return parser
+COMMANDS = {
+    "serve": (".demo.launch", "open the page for a browser"),
+    "chat": (".terminal", "ask about audio files, once or in a conversation"),
+    "transcribe": (".transcription", "write a transcript for each audio file of a folder"),
+    "train": (".training.cli", "run a stage of training, or fine-tune a model"),
+    "evaluate": (".evaluation.cli", "measure a model on a task of the paper"),
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; what the user did wrong is one sentence on standard error and exit code 2."""
-    args = build_parser().parse_args(arguments)
+    listing = "\n".join(f"  {name:<11} {help_text}" for name, (_, help_text) in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m qwen_audio_chat",
+        description=f"Talk about audio.\n\ncommands:\n{listing}",
+        epilog="COMMAND --help tells the arguments of a command.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    chosen = parser.parse_args(arguments)
+
+    module = importlib.import_module(COMMANDS[chosen.command][0], __package__)
+    parser = argparse.ArgumentParser(prog=f"python -m qwen_audio_chat {chosen.command}")
+    module.add_arguments(parser)
+    args = parser.parse_args(chosen.arguments)
     try:
         return args.run(args) or 0
     except (ValueError, OSError) as error:

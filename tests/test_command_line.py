@@ -6,7 +6,7 @@ import json
 import pytest
 import soundfile
 
-from qwen_audio_chat import terminal
+from qwen_audio_chat import terminal, transcription
 from qwen_audio_chat.__main__ import main
 from qwen_audio_chat.transcription import Segment, to_srt
 
@@ -22,6 +22,7 @@ def wav(tmp_path, clip):
 @pytest.fixture(autouse=True)
 def loaded(monkeypatch, tiny_chat):
     monkeypatch.setattr(terminal, "load_from", lambda args: tiny_chat)
+    monkeypatch.setattr(transcription, "load_from", lambda args: tiny_chat)
     return tiny_chat
 
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ..model_arguments import add_model_arguments, load_from
 from .data import DataError, read_hub, read_jsonl
 from .normalization import NORMALIZERS
 from .predictions import RESULT, SETTINGS, Prediction, read_predictions
@@ -24,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "it stopped. Several processes: accelerate launch -m qwen_audio_chat evaluate ..."
     )
     names = "; ".join(f"{task.name}: {task.title.lower()}" for task in TASKS.values())
-    parser.add_argument("--model", help="name or folder (default: Qwen-Audio-Chat with a CUDA GPU, else the pocket)")
+    add_model_arguments(parser)
     parser.add_argument("--task", required=True, metavar="TASK", help=names)
     parser.add_argument("--data", help="JSONL file, or a Hugging Face data set together with --split")
     parser.add_argument("--output", required=True, type=Path, help="folder for predictions and results")
@@ -42,10 +43,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", help="split of a Hugging Face data set")
     parser.add_argument("--config", help="configuration of a Hugging Face data set")
     parser.add_argument("--text-column", default="text", help="column of references of a Hugging Face data set")
-    parser.add_argument("--device", default="auto", help="auto, cuda, mps or cpu (default auto)")
-    parser.add_argument("--quantization", default="auto", help="auto, none, int8 or int4 (default auto)")
-    parser.add_argument("--hub", default="huggingface", help="huggingface or modelscope (default huggingface)")
-    parser.add_argument("--offline", action="store_true", help="never reach for a network to get a model")
     only = parser.add_mutually_exclusive_group()
     only.add_argument("--predict-only", action="store_true", help="write predictions, score later")
     only.add_argument("--score-only", action="store_true", help="score the predictions that the output folder holds")
@@ -77,7 +74,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _predict(args: argparse.Namespace) -> tuple[dict[str, Any], list[Prediction]]:
-    from ..pipeline import load
     from .predictor import ModelPredictor
     from .runner import Runner
 
@@ -90,7 +86,7 @@ def _predict(args: argparse.Namespace) -> tuple[dict[str, Any], list[Prediction]
         samples = read_jsonl(args.data)
     samples = samples[: args.limit]
     prompt = args.prompt or ("chat" if task.tags is None or any(sample.messages for sample in samples) else "tags")
-    chat = load(args.model, device=args.device, quantization=args.quantization, hub=args.hub, offline=args.offline)
+    chat = load_from(args)
     name = f"{args.model or chat.info.name} ({chat.info.precision})"
     runner = Runner(task, samples, args.output, model=name, prompt=prompt, language=args.language)
     return runner.identity, runner.run(ModelPredictor(chat), args.batch_size)
