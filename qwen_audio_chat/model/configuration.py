@@ -6,6 +6,9 @@ Sizes default to those of the released 8.4 B model (arXiv 2311.07919); the pocke
 from transformers import AutoConfig, PreTrainedConfig, Qwen2Config
 from transformers.configuration_utils import SubConfigSpec
 
+from .official import MODEL_TYPE as OFFICIAL_TYPE
+from .official import translate_config
+
 
 class QwenAudioEncoderConfig(PreTrainedConfig):
     """Sizes of the audio encoder, named as in transformers' Whisper.
@@ -76,7 +79,39 @@ class QwenAudioConfig(PreTrainedConfig):
     projector_norm: str | None = None
     tie_word_embeddings: bool = False
 
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, **kwargs) -> "QwenAudioConfig":
+        """As in transformers; reads the official configuration, too.
+
+        Raises:
+            ValueError: the configuration is of another model, or of an official one that can't be used.
+        """
+        values, kwargs = cls.get_config_dict(pretrained_model_name_or_path, **kwargs)
+        if values.get("model_type") not in (cls.model_type, OFFICIAL_TYPE):
+            raise ValueError(
+                f"{pretrained_model_name_or_path} holds a model of type {values.get('model_type')!r}, not Qwen-Audio."
+            )
+        return cls.from_dict(values, **kwargs)
+
+    @classmethod
+    def from_dict(cls, config_dict, **kwargs):
+        """As in transformers. From an official configuration, `model_type` stays "qwen" until the weights are loaded."""
+        if config_dict.get("model_type") == OFFICIAL_TYPE:
+            config_dict = translate_config(config_dict)
+        return super().from_dict(config_dict, **kwargs)
+
+
+class OfficialConfig(QwenAudioConfig):
+    """Where transformers' Auto classes look for the official model type; gives a `QwenAudioConfig`."""
+
+    model_type = OFFICIAL_TYPE
+
+    @classmethod
+    def from_dict(cls, config_dict, **kwargs):
+        return QwenAudioConfig.from_dict(config_dict, **kwargs)
+
 
 AutoConfig.register("qwen_audio_encoder", QwenAudioEncoderConfig)
 AutoConfig.register("qwen_audio_text", QwenAudioTextConfig)
 AutoConfig.register("qwen_audio", QwenAudioConfig)
+AutoConfig.register(OFFICIAL_TYPE, OfficialConfig)

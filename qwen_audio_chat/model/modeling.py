@@ -12,6 +12,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.modeling_utils import slice_logits_to_keep
 from transformers.utils import ModelOutput
 
+from . import official
 from .configuration import QwenAudioConfig, QwenAudioTextConfig
 from .decoder import QwenAudioTextModel
 from .encoder import QwenAudioEncoder, conv_frames
@@ -57,6 +58,25 @@ class QwenAudioPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _supports_attention_backend = True
 
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, output_loading_info: bool = False, **kwargs):
+        """As in transformers, from our layout or the official one; but a weight that doesn't fit is an error.
+
+        Raises:
+            ValueError: a weight is missing, left over, of another shape, or could not be converted.
+        """
+        kwargs |= {"use_safetensors": True, "ignore_mismatched_sizes": True}  # mismatches are raised below, by name
+        model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
+        _refuse_misfits(pretrained_model_name_or_path, info)
+        if model.config.model_type == official.MODEL_TYPE:
+            model.config.model_type = QwenAudioConfig.model_type
+            if model.can_generate():
+                model.generation_config = official.generation_config(
+                    model.generation_config, model.config.text_config.vocab_size
+                )
+        del model._weight_conversions  # from here on it is a model of ours, which is saved with our names
+        return (model, info) if output_loading_info else model
+
     @torch.no_grad()
     def _init_weights(self, module):
         super()._init_weights(module)
@@ -64,8 +84,25 @@ class QwenAudioPreTrainedModel(PreTrainedModel):
             init.ones_(module.scale)
 
 
+def _refuse_misfits(name: str, info: dict) -> None:
+    problems = {
+        "are missing": sorted(info["missing_keys"]),
+        "are not of this model": sorted(info["unexpected_keys"]),
+        "have another shape": [f"{key} {tuple(found)}" for key, found, _ in sorted(info["mismatched_keys"])],
+    }
+    for problem, weights in problems.items():
+        if weights:
+            more = f" and {len(weights) - 3} more" if len(weights) > 3 else ""
+            raise ValueError(
+                f"The weights in {name} don't fit the model: {', '.join(weights[:3])}{more} {problem}. "
+                "Download the checkpoint again, or check that its config.json belongs to it."
+            )
+
+
 class QwenAudioModel(QwenAudioPreTrainedModel):
     """Qwen-Audio without the head."""
+
+    _keys_to_ignore_on_load_unexpected = [r"^lm_head\."]
 
     def __init__(self, config: QwenAudioConfig):
         super().__init__(config)
@@ -201,6 +238,19 @@ class QwenAudioForConditionalGeneration(QwenAudioPreTrainedModel, GenerationMixi
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
+
+    def _expand_inputs_for_generation(self, expand_size=1, input_ids=None, **kwargs):
+        """For beams and several answers per row: repeats the clips row by row, as `input_ids` are repeated."""
+        features, lengths = kwargs.pop("input_features", None), kwargs.pop("feature_lengths", None)
+        if features is not None:
+            per_row = (input_ids == self.config.audio_start_id).sum(dim=-1).tolist()
+            rows = torch.arange(len(features), device=features.device).split(per_row)
+            order = torch.cat([clips for clips in rows for _ in range(expand_size)])
+            features, lengths = features[order], lengths[order]
+        input_ids, kwargs = super()._expand_inputs_for_generation(expand_size, input_ids=input_ids, **kwargs)
+        if features is not None:
+            kwargs |= {"input_features": features, "feature_lengths": lengths}
+        return input_ids, kwargs
 
 
 AutoModel.register(QwenAudioTextConfig, QwenAudioTextModel)

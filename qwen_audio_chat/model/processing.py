@@ -5,11 +5,14 @@ from typing import Any
 
 import torch
 from transformers import AutoProcessor, BatchFeature, PreTrainedTokenizerFast, ProcessorMixin
+from transformers.utils import cached_file
 
 from .. import audio as audio_lib
-from ..chatml import conversation_audios, encode_audio, encode_conversation, encode_text
+from .. import chatml  # the module, not its names: it imports this package for the special tokens
 from ..tags import TaskPrompt
 from .configuration import QwenAudioConfig
+from .official import VOCABULARY_FILE
+from .tokenization import tokenizer_from_tiktoken
 
 
 class QwenAudioProcessor(ProcessorMixin):
@@ -18,6 +21,21 @@ class QwenAudioProcessor(ProcessorMixin):
     def __init__(self, tokenizer: PreTrainedTokenizerFast, num_mel_bins: int = 80, chat_template: str | None = None):
         self.num_mel_bins = num_mel_bins
         super().__init__(tokenizer, chat_template=chat_template)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, **kwargs) -> "QwenAudioProcessor":
+        """As in transformers; from an official checkpoint, the tokenizer is built from its `qwen.tiktoken`.
+
+        Raises:
+            ValueError: the vocabulary is damaged.
+        """
+        wanted = {key: kwargs[key] for key in ("revision", "cache_dir", "local_files_only", "token") if key in kwargs}
+        vocabulary = cached_file(
+            pretrained_model_name_or_path, VOCABULARY_FILE, _raise_exceptions_for_missing_entries=False, **wanted
+        )
+        if vocabulary is None:
+            return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        return cls(tokenizer_from_tiktoken(vocabulary))
 
     @property
     def model_input_names(self) -> list[str]:
@@ -49,9 +67,11 @@ class QwenAudioProcessor(ProcessorMixin):
             return texts if is_batch else texts[0]
         rows, clips = [], []
         for messages in conversations:
-            pieces = [self.clips(audio) for audio in conversation_audios(messages)]
+            pieces = [self.clips(audio) for audio in chatml.conversation_audios(messages)]
             counts = [[clip.shape[-1] // 4 for clip in group] for group in pieces]
-            chat = encode_conversation(self.tokenizer, messages, counts, add_generation_prompt=add_generation_prompt)
+            chat = chatml.encode_conversation(
+                self.tokenizer, messages, counts, add_generation_prompt=add_generation_prompt
+            )
             rows.append(chat.input_ids)
             clips += [clip for group in pieces for clip in group]
         inputs = self.collate(rows, clips)
@@ -74,7 +94,7 @@ class QwenAudioProcessor(ProcessorMixin):
         rows, clips = [], []
         for prompt, source in zip(prompts, sources, strict=True):
             group = self.clips(source)
-            ids = [i for clip in group for i in encode_audio(self.tokenizer, clip.shape[-1] // 4)]
+            ids = [i for clip in group for i in chatml.encode_audio(self.tokenizer, clip.shape[-1] // 4)]
             rows.append(ids + self.encode_prompt(prompt))
             clips += group
         return self.collate(rows, clips)
@@ -85,7 +105,9 @@ class QwenAudioProcessor(ProcessorMixin):
             return self.tokenizer(prompt, add_special_tokens=False).input_ids
         ids = []
         for piece, is_tag in prompt.pieces():
-            ids += self.tokenizer.convert_tokens_to_ids([piece]) if is_tag else encode_text(self.tokenizer, piece)
+            ids += (
+                self.tokenizer.convert_tokens_to_ids([piece]) if is_tag else chatml.encode_text(self.tokenizer, piece)
+            )
         if None in ids or (self.tokenizer.unk_token_id is not None and self.tokenizer.unk_token_id in ids):
             raise ValueError(f"This model's tokenizer lacks a tag of {prompt}.")
         return ids
@@ -115,8 +137,8 @@ class QwenAudioProcessor(ProcessorMixin):
         return BatchFeature(data)
 
     def _readable(self, messages: Sequence[dict], add_generation_prompt: bool) -> str:
-        counts = [[0]] * len(conversation_audios(messages))
-        chat = encode_conversation(self.tokenizer, messages, counts, add_generation_prompt=add_generation_prompt)
+        counts = [[0]] * len(chatml.conversation_audios(messages))
+        chat = chatml.encode_conversation(self.tokenizer, messages, counts, add_generation_prompt=add_generation_prompt)
         return self.tokenizer.decode(chat.input_ids)
 
 
