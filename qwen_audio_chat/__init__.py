@@ -1,1 +1,14 @@
 """Qwen-Audio-Chat: talk about many audios in many turns, anywhere."""
+
+import importlib
+
+# Imported when first used: a help text, or the process that decodes a file, need not wait for PyTorch.
+_PUBLIC = {"AudioChat": ".pipeline", "Conversation": ".chatml", "GenerationOptions": ".generation", "load": ".pipeline"}
+
+__all__ = list(_PUBLIC)
+
+
+def __getattr__(name: str):
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_PUBLIC[name], __name__), name)
