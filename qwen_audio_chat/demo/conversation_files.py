@@ -1,0 +1,97 @@
+"""Conversations as files: Markdown to read, JSON with the audios to go on with."""
+
+import base64
+import json
+import secrets
+from pathlib import Path
+
+from ..audio import load_audio
+from ..chatml import Conversation
+from .render import message_clips, message_text
+from .state import Visitor
+from .texts import duration, text
+from .transcripts import readable
+
+FORMAT = "qwen-audio-chat conversation"
+VERSION = 1
+MAX_MESSAGES = 1000
+MAX_AUDIOS = 100
+_SUFFIX = {"markdown": "md", "json": "json"}
+
+
+def write(visitor: Visitor, kind: str, lang: str) -> Path:
+    """Write the conversation as "markdown" or "json" into the visitor's folder and return the path."""
+    content = to_markdown(visitor.conversation, lang) if kind == "markdown" else to_json(visitor.conversation)
+    folder = visitor.folder / secrets.token_hex(8)
+    folder.mkdir(parents=True)
+    path = folder / f"conversation.{_SUFFIX[kind]}"
+    path.write_text(content, encoding="utf-8")
+    return path
+
+
+def to_markdown(conversation: Conversation, lang: str) -> str:
+    """The conversation to read; audios are named, not contained."""
+    lines, number = ["# Qwen-Audio-Chat", ""], 0
+    for message in conversation:
+        lines += [f"**{text('you' if message['role'] == 'user' else 'assistant', lang)}**", ""]
+        for clip in message_clips(message):
+            number += 1
+            lines.append(f"- {text('audio', lang, number=number)}: {clip.name} ({duration(clip.seconds)})")
+        if message_clips(message):
+            lines.append("")
+        lines += [readable(message_text(message)), ""]
+    return "\n".join(lines)
+
+
+def to_json(conversation: Conversation) -> str:
+    """The conversation with its audios as base64 of 16 kHz WAV files."""
+    messages = []
+    for message in conversation:
+        audios = [
+            {"type": "audio", "name": clip.name, "wav": base64.b64encode(clip.wav.read_bytes()).decode()}
+            for clip in message_clips(message)
+        ]
+        content = [*audios, {"type": "text", "text": message_text(message)}]
+        messages.append({"role": message["role"], "content": content})
+    return json.dumps({"format": FORMAT, "version": VERSION, "messages": messages}, ensure_ascii=False, indent=1)
+
+
+def read(path: Path, visitor: Visitor) -> Conversation:
+    """Read what `to_json` wrote, with the audios into the visitor's folder. Every text in it is plain text.
+
+    Raises:
+        ValueError: the file is something else, damaged, or holds too much; nothing was changed.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if document["format"] != FORMAT:
+            raise ValueError("it is of another format.")
+        waiting = [_parse(message) for message in document["messages"]]
+    except (KeyError, TypeError, AttributeError, RecursionError, UnicodeDecodeError) as error:
+        raise ValueError("a part of it is missing or damaged.") from error
+    if len(waiting) > MAX_MESSAGES:
+        raise ValueError(f"it holds more than {MAX_MESSAGES} messages.")
+    if sum(len(audios) for _, audios, _ in waiting) > MAX_AUDIOS:
+        raise ValueError(f"it holds more than {MAX_AUDIOS} audios.")
+    decoded = [[(name, load_audio(data)) for name, data in audios] for _, audios, _ in waiting]
+    conversation = Conversation()
+    for (role, _, words), audios in zip(waiting, decoded, strict=True):
+        if role == "assistant":
+            conversation.append({"role": role, "content": words})
+        else:
+            clips = [visitor.add_clip(name, waveform) for name, waveform in audios]
+            parts = [{"type": "audio", "audio": str(clip.wav), "clip": clip} for clip in clips]
+            conversation.append({"role": role, "content": [*parts, {"type": "text", "text": words}]})
+    return conversation
+
+
+def _parse(message: dict) -> tuple[str, list[tuple[str, bytes]], str]:
+    """(role, [(name, encoded audio)], text) of one message in a file."""
+    role, content = message["role"], message["content"]
+    if role not in ("user", "assistant"):
+        raise ValueError('a role must be "user" or "assistant".')
+    audios = [part for part in content if part["type"] == "audio"]
+    if audios and role == "assistant":
+        raise ValueError("only a user's message can hold audio.")
+    words = "".join(str(part["text"]) for part in content if part["type"] == "text")
+    return role, [(str(part["name"])[:200], base64.b64decode(part["wav"], validate=True)) for part in audios], words

@@ -1,0 +1,200 @@
+"""One way to launch the page for the command line, a Space and a notebook, so that none of them lacks a setting."""
+
+import importlib.util
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+
+import gradio as gr
+from gradio import processing_utils
+from starlette.middleware import Middleware
+from starlette.responses import JSONResponse, PlainTextResponse
+from starlette.routing import Route
+
+from .texts import I18N
+
+HERE = Path(__file__).resolve().parent
+AUTH_VARIABLE = "QWEN_AUDIO_CHAT_AUTH"
+MAX_FILE_SIZE = "256mb"  # what `audio.load_audio` accepts
+MAX_WAITING = 40  # visitors in the line; the next one is told to come back
+DRAIN_SECONDS = 30
+
+# Ways into Gradio that this page has no use for: proxies, editors, recordings of the screen, published states.
+_SHUT = ("file=http", "proxy=", "process_recording", "vibe-", "undo-vibe-", "deep_link", "component_server")
+
+THEME = gr.themes.Base(
+    primary_hue="indigo",
+    secondary_hue="indigo",
+    neutral_hue="slate",
+    radius_size="lg",
+    font=["ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans SC", "sans-serif"],
+    font_mono=["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"],
+)
+
+
+class LaunchError(RuntimeError):
+    """Why the page can't be served, as one sentence for the user."""
+
+
+class ShutDoors:
+    """Answer 404 to what the page never asks for."""
+
+    def __init__(self, app):
+        self.app = app
+
+    async def __call__(self, scope, receive, send):
+        if scope["type"] == "http":
+            path = scope["path"].removeprefix("/gradio_api").lstrip("/").lower()
+            if path.startswith(_SHUT):
+                return await PlainTextResponse("Not found", 404)(scope, receive, send)
+        return await self.app(scope, receive, send)
+
+
+def launch(
+    demo: gr.Blocks,
+    *,
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    share: bool = False,
+    auth: tuple[str, str] | None = None,
+    inline: bool | None = None,
+    inbrowser: bool = False,
+    root_path: str | None = None,
+    quiet: bool = False,
+) -> gr.Blocks:
+    """Serve the page of `build_demo` in the background, with all its settings, and return it.
+
+    Args:
+        host: address to listen on; "0.0.0.0" for the whole network.
+        port: None takes the first free one from 7860 on.
+        share: open a public link through gradio.live as well.
+        auth: (user, password); None takes "user:password" from the environment variable QWEN_AUDIO_CHAT_AUTH.
+        inline: show the page in a notebook; None finds out.
+
+    Raises:
+        LaunchError: the port is taken, or the login is malformed.
+    """
+    auth = auth or auth_from(os.environ.get(AUTH_VARIABLE))
+    if port is not None and _is_taken(port):
+        raise LaunchError(f"Port {port} is in use; choose another one with --port, or leave it out to take a free one.")
+    processing_utils.async_ssrf_protected_download = _refuse_address
+    demo.queue(max_size=MAX_WAITING, api_open=False)
+    try:
+        demo.launch(
+            server_name=host,
+            server_port=port,
+            share=share,
+            auth=auth,
+            inline=inline,
+            inbrowser=inbrowser,
+            root_path=root_path,
+            quiet=quiet,
+            prevent_thread_lock=True,
+            theme=THEME,
+            css_paths=HERE / "style.css",
+            head=f"<script>{(HERE / 'player.js').read_text(encoding='utf-8')}</script>",
+            i18n=I18N,
+            max_file_size=MAX_FILE_SIZE,
+            allowed_paths=[],
+            footer_links=[],
+            run_history=False,
+            enable_monitoring=False,
+            ssr_mode=False,
+            pwa=False,
+            show_error=False,
+            mcp_server=importlib.util.find_spec("mcp") is not None,
+            app_kwargs={
+                "routes": [Route("/health", _health(demo))],
+                "middleware": [Middleware(ShutDoors)],
+                "docs_url": None,
+                "redoc_url": None,
+            },
+        )
+    except OSError as error:
+        raise LaunchError(f"The page can't be served at {host}: {error}") from error
+    if not quiet:
+        _hints(demo, host, auth)
+    return demo
+
+
+def serve(demo: gr.Blocks, **options) -> None:
+    """`launch`, then stay until SIGINT or SIGTERM; answers under way may end, new ones are refused."""
+    stopped = threading.Event()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, lambda *_: stopped.set())
+    launch(demo, **options)
+    stopped.wait()
+    drain(demo)
+
+
+def drain(demo: gr.Blocks, seconds: float = DRAIN_SECONDS) -> None:
+    """Refuse new questions, wait for the answers under way, then close the server and delete the visitors' data."""
+    demo.page_events.draining = True
+    end = time.monotonic() + seconds
+    while demo.page_events.visitors.are_answering() and time.monotonic() < end:
+        time.sleep(0.1)
+    demo.close(verbose=False)
+    demo.page_events.visitors.forget_all()
+
+
+def auth_from(login: str | None) -> tuple[str, str] | None:
+    """(user, password) of "user:password".
+
+    Raises:
+        LaunchError: one of them is missing.
+    """
+    if not login:
+        return None
+    user, _, password = login.partition(":")
+    if not user or not password:
+        raise LaunchError('A login is written as "user:password".')
+    return user, password
+
+
+def _is_taken(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+    return False
+
+
+async def _refuse_address(*_args, **_options):
+    # Gradio would fetch any public address that a request names in place of an uploaded file.
+    raise gr.Error("Upload a file; web addresses are not fetched.", print_exception=False)
+
+
+def _health(demo: gr.Blocks):
+    async def health(_request) -> JSONResponse:
+        """200 while questions are taken, 503 while the server drains; model, visitors and line in figures."""
+        events = demo.page_events
+        info = events.chat.info
+        status = "draining" if events.draining else "ok"
+        body = {
+            "status": status,
+            "model": info.name,
+            "device": info.device,
+            "precision": info.precision,
+            "visitors": len(events.visitors),
+            "waiting": len(demo._queue),
+        }
+        return JSONResponse(body, 200 if status == "ok" else 503)
+
+    return health
+
+
+def _hints(demo: gr.Blocks, host: str, auth) -> None:
+    if demo.share_url and not auth:
+        print(
+            f"\n*** WARNING: {demo.share_url} is PUBLIC: whoever has the link can use this machine. ***\n"
+            f"*** Set a login with --auth user:password or the variable {AUTH_VARIABLE}. ***\n",
+            file=sys.stderr,
+        )
+    if host not in ("127.0.0.1", "localhost", "::1") and not demo.share_url:
+        print("* Browsers allow the microphone on HTTPS and localhost only; put HTTPS in front, or upload files.")

@@ -1,0 +1,170 @@
+"""The page: what stands where, and which handler of `events` serves what."""
+
+from pathlib import Path
+
+import gradio as gr
+from gradio.utils import get_upload_folder
+
+from ..generation import GenerationOptions
+from ..pipeline import AudioChat
+from .events import Events
+from .examples import EXAMPLES, load_examples
+from .presets import PRESETS, TARGET_LANGUAGES
+from .texts import label, language, text
+
+LOGO = (
+    '<svg viewBox="0 0 32 32" aria-hidden="true"><defs><linearGradient id="qa-logo" x2="1" y2="1"><stop stop-color='
+    '"#6366f1"/><stop offset="1" stop-color="#d946ef"/></linearGradient></defs><rect width="32" height="32" rx="10" '
+    'fill="url(#qa-logo)"/><path d="M9 13v6M13.7 9v14M18.3 11.5v9M23 14v4" stroke="#fff" stroke-width="2.4" '
+    'stroke-linecap="round"/></svg>'
+)
+LANE = "model"  # everything that runs the model waits in one line
+DELETE_UPLOADS_SECONDS = (600, 3600)  # Gradio looks every ten minutes and deletes what is an hour old
+PRIVATE = {"api_visibility": "private"}
+NOW = {**PRIVATE, "queue": False, "show_progress": "hidden"}
+
+
+def build_demo(chat: AudioChat, *, examples: Path = EXAMPLES) -> gr.Blocks:
+    """The page for a model. Launch it with `launch.launch`, which brings style, translations and limits along."""
+    events = Events(chat, load_examples(examples, Path(get_upload_folder()) / "examples"))
+    with gr.Blocks(
+        title="Qwen-Audio-Chat", analytics_enabled=False, fill_height=True, delete_cache=DELETE_UPLOADS_SECONDS
+    ) as demo:
+        demo.page_events = events
+        settings, target, files = _sidebar()
+        with gr.Row(elem_id="qa-head", equal_height=True):
+            gr.HTML(f"<h1>{LOGO}Qwen-Audio-Chat</h1>", padding=False)
+            new_chat = gr.Button(label("new_chat"), size="sm", variant="secondary", min_width=80, elem_id="qa-new")
+        chatbot = gr.Chatbot(
+            label=label("conversation"),
+            show_label=False,
+            elem_id="qa-chat",
+            scale=1,
+            min_height=240,
+            height=None,
+            layout="bubble",
+            render_markdown=False,
+            sanitize_html=True,
+            allow_tags=False,
+            latex_delimiters=[],
+            group_consecutive_messages=False,
+            editable="user",
+            buttons=["copy"],
+            **_welcome(events, "en"),
+        )
+        with gr.Row(elem_id="qa-tasks"):
+            tasks = [
+                gr.Button(label(f"task_{preset.name}"), size="sm", min_width=40, scale=0, elem_classes="qa-task")
+                for preset in PRESETS
+            ]
+        box = gr.MultimodalTextbox(
+            sources=["upload", "microphone"],
+            file_count="multiple",
+            file_types=["audio", "video"],
+            placeholder=label("box"),
+            label=label("box_label"),
+            show_label=False,
+            elem_id="qa-box",
+            autofocus=True,
+            max_plain_text_length=100_000,
+        )
+        status = gr.HTML(elem_id="qa-status", padding=False)
+        turn = gr.State(0)
+        _wire(demo, events, chatbot, box, status, turn, settings)
+        for preset, button in zip(PRESETS, tasks, strict=True):
+            button.click(events.fill_in(preset), [box, target], box, **NOW).then(js=_FOCUS)
+        new_chat.click(events.clear, None, [chatbot, box, status, turn], **NOW).then(js=_FOCUS)
+        _wire_files(events, files, [chatbot, box, status, turn])
+        _api(events)
+    return demo
+
+
+_FOCUS = "() => { document.querySelector('#qa-box textarea')?.focus(); }"
+
+
+def _sidebar() -> tuple[list, gr.Dropdown, dict]:
+    """Settings and files, folded away."""
+    default = GenerationOptions()
+    with gr.Sidebar(position="right", open=False, elem_id="qa-side", width=330):
+        gr.Markdown(label("settings"), elem_classes="qa-title")
+        target = gr.Dropdown(
+            [(" · ".join(names), key) for key, names in TARGET_LANGUAGES.items()],
+            value="zh",
+            label=label("translate_to"),
+        )
+        do_sample = gr.Checkbox(default.do_sample, label=label("do_sample"), info=label("do_sample_info"))
+        with gr.Group():
+            temperature = gr.Slider(0.1, 2.0, default.temperature, step=0.1, label=label("temperature"))
+            top_p = gr.Slider(0.05, 1.0, default.top_p, step=0.05, label=label("top_p"))
+            top_k = gr.Slider(0, 200, default.top_k, step=1, label=label("top_k"))
+            seed = gr.Number(None, precision=0, minimum=0, maximum=2**31, label=label("seed"))
+        penalty = gr.Slider(1.0, 2.0, default.repetition_penalty, step=0.05, label=label("repetition_penalty"))
+        longest = gr.Slider(8, 2048, default.max_new_tokens, step=8, label=label("max_new_tokens"))
+        gr.Markdown(label("keep"), elem_classes="qa-title")
+        files = {
+            "markdown": gr.Button(label("export_markdown"), size="sm"),
+            "json": gr.Button(label("export_json"), size="sm"),
+            "import": gr.UploadButton(label("import"), file_types=[".json"], size="sm", elem_id="qa-import"),
+            "download": gr.DownloadButton(visible="hidden", elem_id="qa-download"),
+        }
+        gr.Markdown(label("privacy"), elem_classes="qa-title")
+        gr.Markdown(label("privacy_note"), elem_classes="qa-small")
+        files["delete"] = gr.Button(label("delete"), size="sm", variant="stop", elem_id="qa-delete")
+    return [do_sample, temperature, top_p, top_k, penalty, longest, seed], target, files
+
+
+def _wire(demo, events: Events, chatbot, box, status, turn, settings) -> None:
+    """The conversation's events. An action that wants an answer changes `turn`; that joins the model's line."""
+    view, due = [chatbot, box, status], [chatbot, box, status, turn]
+    taking = {**PRIVATE, "show_progress": "hidden", "concurrency_limit": 4, "concurrency_id": "reading"}
+
+    def opened(request: gr.Request):
+        lang = language(request)
+        return gr.skip() if lang == "en" else gr.update(**_welcome(events, lang)), events.open(request)
+
+    demo.load(opened, None, [chatbot, status], **NOW)
+    demo.unload(events.leave)
+    box.submit(events.submit, box, due, **taking)
+    chatbot.example_select(events.example, None, due, **taking)
+    for listener, handler in (
+        (chatbot.retry, events.retry),
+        (chatbot.undo, events.undo),
+        (chatbot.edit, events.edit),
+        (chatbot.option_select, events.go_on),
+    ):
+        listener(handler, None, due, **NOW)
+    box.stop(events.stop, None, view, **NOW)
+    turn.change(
+        events.answer, settings, view, **PRIVATE, concurrency_limit=1, concurrency_id=LANE, show_progress="full"
+    ).then(events.settle, None, view, **NOW)
+
+
+def _welcome(events: Events, lang: str) -> dict:
+    """What an empty conversation shows: a greeting and the gallery."""
+    greeting = text("welcome", lang).replace("\n", "<br>")
+    gallery = [
+        {"text": example["question"][lang], "display_text": example["title"][lang], "icon": example["picture"]}
+        for example in events.examples
+    ]
+    placeholder = f'<div class="qa-welcome"><h2>{text("tagline", lang)}</h2><p>{greeting}</p></div>'
+    return {"placeholder": placeholder, "examples": gallery or None}
+
+
+def _wire_files(events: Events, files: dict, due: list) -> None:
+    for kind in ("markdown", "json"):
+        files[kind].click(events.export(kind), None, files["download"], **NOW).success(
+            js="() => setTimeout(() => document.querySelector('#qa-download')?.click(), 300)"
+        )
+    files["import"].upload(events.load, files["import"], due, **PRIVATE, show_progress="hidden")
+    files["delete"].click(events.delete, None, due, **NOW)
+
+
+def _api(events: Events) -> None:
+    """`ask`, for programs: hidden components give it real file inputs, which refuse any path of the server."""
+    with gr.Row(visible=False):
+        files = gr.File(file_count="multiple", label="files")
+        question = gr.Textbox(label="question")
+        answer = gr.Textbox(label="answer")
+        gr.Button().click(
+            events.ask, [files, question], answer, api_name="ask", concurrency_limit=1, concurrency_id=LANE
+        )

@@ -1,0 +1,165 @@
+"""What the server holds for each visitor: a conversation, audio files nobody else can guess, a session of the model."""
+
+import secrets
+import shutil
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from gradio.utils import get_upload_folder
+
+from ..audio import SAMPLE_RATE, to_wav_bytes
+from ..chatml import Conversation
+from ..pipeline import AudioChat, Session
+from .spectrogram import save_picture
+
+GRACE_SECONDS = 30 * 60  # a phone that sleeps looks like a closed page: its conversation waits so long for it
+MAX_VISITORS = 500
+
+
+@dataclass(frozen=True)
+class Clip:
+    """An audio of a conversation: a 16 kHz WAV and its picture in the visitor's folder."""
+
+    name: str
+    seconds: float
+    wav: Path
+    picture: Path
+
+
+@dataclass
+class Visitor:
+    """One browser page. `cancel` belongs to the answer under way; whoever replaces it makes that answer end unheard."""
+
+    chat: AudioChat
+    folder: Path
+    conversation: Conversation = field(default_factory=Conversation)
+    note: str = ""  # why the last message has no answer
+    status: list[str] = field(default_factory=list)  # figures of the last answer
+    uploads: set[Path] = field(default_factory=set)
+    cancel: threading.Event = field(default_factory=threading.Event)
+    answering: bool = False  # a message waits for its answer or is being answered
+    started: bool = False  # and the model is at it
+    left_at: float | None = None
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    _session: Session | None = None
+
+    @property
+    def session(self) -> Session:
+        """The model's memory of this visitor, made when first needed."""
+        with self.lock:
+            if self._session is None:
+                self._session = self.chat.new_session()
+            return self._session
+
+    def close_session(self) -> None:
+        """Free the key-value cache and the encoded audios."""
+        with self.lock:
+            session, self._session = self._session, None
+        if session is not None:
+            self.chat.close_session(session)
+
+    def add_clip(self, name: str, waveform: np.ndarray) -> Clip:
+        """Keep a 16 kHz waveform, float32 [samples], for players and for the model."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        stem = secrets.token_hex(8)
+        wav, picture = self.folder / f"{stem}.wav", self.folder / f"{stem}.png"
+        wav.write_bytes(to_wav_bytes(waveform))
+        save_picture(waveform, picture)
+        return Clip(name, len(waveform) / SAMPLE_RATE, wav, picture)
+
+    def remember_upload(self, path: Path) -> None:
+        """Note a file as uploaded by the visitor, to delete it with the rest.
+
+        Only `<upload folder>/<digest>/<name>` is an upload; other paths within the folder may belong to somebody else.
+        """
+        if path.parent.parent == Path(get_upload_folder()) and len(path.parent.name) == 64:
+            self.uploads.add(path)
+
+    def interrupt(self) -> threading.Event:
+        """End the answer under way, which then keeps nothing, and return the event of the next one."""
+        with self.lock:
+            self.cancel.set()
+            self.cancel = threading.Event()
+            self.answering = self.started = False
+            return self.cancel
+
+    def forget(self) -> None:
+        """Delete all that is known of the visitor; the page can be used on."""
+        with self.lock:
+            self.interrupt()
+            self.conversation, self.note, self.status = Conversation(), "", []
+            self.close_session()
+            shutil.rmtree(self.folder, ignore_errors=True)
+            for upload in self.uploads:
+                upload.unlink(missing_ok=True)
+            self.uploads.clear()
+
+
+class Visitors:
+    """The visitors of one server, by Gradio's session."""
+
+    def __init__(self, chat: AudioChat, grace_seconds: float = GRACE_SECONDS):
+        self.chat = chat
+        self.grace_seconds = grace_seconds
+        self._visitors: OrderedDict[str, Visitor] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._visitors)
+
+    def get(self, session_hash: str) -> Visitor:
+        """The visitor of a page, known or new."""
+        self.sweep()
+        with self._lock:
+            visitor = self._visitors.get(session_hash)
+            if visitor is None:
+                # Within Gradio's upload folder it is served to who knows the address, which is as long as a password.
+                folder = Path(get_upload_folder()) / f"visitor-{secrets.token_urlsafe(24)}"
+                visitor = self._visitors[session_hash] = Visitor(self.chat, folder)
+            visitor.left_at = None
+            self._visitors.move_to_end(session_hash)
+            return visitor
+
+    def leave(self, session_hash: str) -> None:
+        """The page was closed, or its line broke: stop answering, free the model's memory, keep what was said."""
+        with self._lock:
+            visitor = self._visitors.get(session_hash)
+        if visitor is None:
+            return
+        visitor.cancel.set()
+        visitor.close_session()
+        visitor.left_at = time.monotonic()
+        timer = threading.Timer(self.grace_seconds + 1, self.sweep)
+        timer.daemon = True
+        timer.start()
+
+    def are_answering(self) -> bool:
+        """Whether any visitor still gets or waits for an answer."""
+        with self._lock:
+            return any(visitor.answering for visitor in self._visitors.values())
+
+    def sweep(self) -> None:
+        """Forget who has left for good, and the longest unseen beyond `MAX_VISITORS`."""
+        now = time.monotonic()
+        with self._lock:
+            gone = [
+                key
+                for key, visitor in self._visitors.items()
+                if visitor.left_at is not None and now - visitor.left_at > self.grace_seconds
+            ]
+            gone += [key for key in self._visitors if key not in gone][: max(0, len(self) - len(gone) - MAX_VISITORS)]
+            visitors = [self._visitors.pop(key) for key in gone]
+        for visitor in visitors:
+            visitor.forget()
+
+    def forget_all(self) -> None:
+        """Delete everything; for the end of the server."""
+        with self._lock:
+            visitors = list(self._visitors.values())
+            self._visitors.clear()
+        for visitor in visitors:
+            visitor.forget()
