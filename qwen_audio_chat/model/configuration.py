@@ -95,7 +95,7 @@ class QwenAudioConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict, **kwargs):
-        """As in transformers. From an official configuration, `model_type` stays "qwen" until the weights are loaded."""
+        """As in transformers. An official configuration stays of type "qwen" until its weights are loaded."""
         if config_dict.get("model_type") == OFFICIAL_TYPE:
             config_dict = translate_config(config_dict)
         return super().from_dict(config_dict, **kwargs)

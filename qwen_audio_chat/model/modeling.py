@@ -16,6 +16,7 @@ from . import official
 from .configuration import QwenAudioConfig, QwenAudioTextConfig
 from .decoder import QwenAudioTextModel
 from .encoder import QwenAudioEncoder, conv_frames
+from .quantization import restore_nf4
 
 
 @dataclass
@@ -74,8 +75,12 @@ class QwenAudioPreTrainedModel(PreTrainedModel):
                 model.generation_config = official.generation_config(
                     model.generation_config, model.config.text_config.vocab_size
                 )
-        del model._weight_conversions  # from here on it is a model of ours, which is saved with our names
         return (model, info) if output_loading_info else model
+
+    def save_pretrained(self, save_directory, *args, save_original_format: bool = False, **kwargs) -> None:
+        """As in transformers, always with our own names, from whatever layout the weights were loaded."""
+        restore_nf4(self)
+        super().save_pretrained(save_directory, *args, save_original_format=save_original_format, **kwargs)
 
     @torch.no_grad()
     def _init_weights(self, module):
