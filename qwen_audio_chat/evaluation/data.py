@@ -11,12 +11,13 @@ from ..tags import TASKS
 
 OFFICIAL_FIELDS = frozenset({"audio", "gt", "source", "question"})
 MANIFEST_FIELDS = frozenset(
-    (
-        "audio text source question task audio_language text_language timestamps instruction speaker split words "
-        "written seconds"
-    ).split()
+    "audio text source question task audio_language text_language timestamps instruction words".split()
 )
-DIALOGUE_FIELDS = frozenset({"messages", "source", "split", "speaker"})
+NOTE_FIELDS = frozenset("id speaker split suite set seconds duration written label licence license".split())
+"""Notes about a clip that asking and scoring don't need; all other fields are mistakes."""
+
+OPTIONS = ("question", "task", "audio_language", "text_language", "instruction")
+DIALOGUE_FIELDS = frozenset({"messages", "source"})
 
 
 class DataError(ValueError):
@@ -31,6 +32,7 @@ class Sample:
         index: place in the data, from 0; names the sample in the predictions.
         name: the audio as the data calls it.
         audios: a path or the bytes of each clip, in the order of the question.
+        task, timestamps, instruction: as in `tags.TaskPrompt`, where the line tells them.
         references: right answers, one or more.
         official: comes from a file in the official format, whose scores follow the released scripts by default.
         messages: for a dialogue, its turns before the answer, each audio a place in `audios`.
@@ -42,9 +44,11 @@ class Sample:
     references: tuple[str, ...]
     source: str = ""
     question: str | None = None
+    task: str | None = None
     audio_language: str | None = None
     text_language: str | None = None
     instruction: str | None = None
+    timestamps: bool = False
     words: tuple[tuple[float, float, str], ...] = ()
     official: bool = False
     messages: tuple[dict[str, Any], ...] = field(default=(), repr=False)
@@ -93,7 +97,7 @@ def _sample(line: str, index: int, folder: Path, where: str) -> Sample:
     references = references if isinstance(references, list) else [references]
     if not references or not all(isinstance(text, str) for text in references):
         raise DataError(f'{where}: "{"gt" if official else "text"}" must be a text or a list of texts.')
-    options = {name: row.get(name) for name in ("question", "audio_language", "text_language", "instruction")}
+    options = {name: row.get(name) for name in OPTIONS}
     for name, value in options.items():
         if not isinstance(value, str | None):
             raise DataError(f'{where}: "{name}" must be a text.')
@@ -104,6 +108,7 @@ def _sample(line: str, index: int, folder: Path, where: str) -> Sample:
         references=tuple(references),
         source=str(row.get("source") or ""),
         words=_words(row.get("words") or [], where),
+        timestamps=bool(row.get("timestamps")),
         official=official,
         **options,
     )
@@ -144,7 +149,7 @@ def _check_fields(row: dict, known: frozenset[str], needed: tuple[str, ...], whe
     for name in needed:
         if row.get(name) is None:
             raise DataError(f'{where}: the field "{name}" is missing.')
-    if unknown := sorted(row.keys() - known):
+    if unknown := sorted(row.keys() - known - NOTE_FIELDS):
         raise DataError(f'{where}: there is no field "{unknown[0]}"; known fields are {", ".join(sorted(known))}.')
 
 

@@ -1,0 +1,215 @@
+"""The scoreboard of the pocket model: every held-out set of its recipe, with the floor and Whisper base beside it.
+
+    python -m qwen_audio_chat.evaluation.scoreboard --work build/pocket --output build/pocket/scoreboard
+
+A set is a manifest `<name>-dev.jsonl` or `<name>-test.jsonl`; what its lines ask decides how it is scored. Everything
+is kept and resumed as in `evaluate`, so that an interrupted or repeated call does only what is missing.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .baselines import chance, evenly_spaced, most_frequent
+from .data import DataError, Sample, read_jsonl
+from .metrics import Metric
+from .predictions import Prediction
+from .predictor import ModelPredictor
+from .runner import Predict, Runner
+from .scoring import label
+from .tasks import TASKS, Task
+from .whisper import WhisperPredictor, is_language_name
+
+METRICS = {
+    "asr": ("wer",),
+    "s2tt": ("chrf", "bleu"),
+    "srwt": ("median_shift_ms", "aas_ms"),
+    "mna": ("instrument_accuracy", "pitch_within_semitone", "velocity_accuracy"),
+    "aqa": ("accuracy", "binary_accuracy"),
+    "chat": ("contains_reference",),
+}
+"""What the table shows of each task; of all others, the accuracy."""
+
+LABEL_INSTRUCTIONS = {
+    "note_analysis": "mna",
+    "scene": "asc",
+    "emotion_recognition": "ser",
+    "vocal_classification": "vsc",
+    "speech_understanding": "lid",
+}
+CHAT_TASKS = ("asr", "s2tt", "aqa", "asc", "ser", "vsc", "lid", "sound", "chat")
+"""Tasks whose answer has the same form in a chat as after tags."""
+
+POCKET_TAGS, POCKET_CHAT = "pocket, tags", "pocket, chat"
+FLOOR, CHANCE, WHISPER = "without listening", "chance", "Whisper base"
+SYSTEMS = (POCKET_TAGS, POCKET_CHAT, FLOOR, CHANCE, WHISPER)
+
+
+@dataclass
+class HeldOutSet:
+    """A held-out manifest and, once it was measured, the scores of each system on it."""
+
+    name: str
+    task: Task
+    samples: list[Sample]
+    broken: int = 0
+    scores: dict[str, dict[str, Metric]] = field(default_factory=dict)
+
+
+def held_out_sets(work: Path) -> list[HeldOutSet]:
+    """The finished held-out manifests below the recipe's work folder.
+
+    Raises:
+        DataError: there is none, or one is malformed.
+    """
+    paths = [path for split in ("test", "dev") for path in sorted((work / "manifests").glob(f"*-{split}.jsonl"))]
+    sets = []
+    for path in paths:
+        samples = read_jsonl(path)
+        sets.append(HeldOutSet(path.stem, task_of(samples), samples))
+    if not sets:
+        raise DataError(
+            f"There are no held-out manifests in {work / 'manifests'}; run the data steps of the recipe first."
+        )
+    return sets
+
+
+def task_of(samples: Sequence[Sample]) -> Task:
+    """The evaluation task that the lines of a manifest ask for; they must agree."""
+    names = {_task_name(sample) for sample in samples}
+    if len(names) > 1:
+        raise DataError(f"A held-out manifest mixes the tasks {', '.join(sorted(names))}; write one manifest for each.")
+    return TASKS[names.pop()]
+
+
+def _task_name(sample: Sample) -> str:
+    if sample.messages:
+        return "chat"
+    if sample.task in (None, "transcribe"):
+        return "srwt" if sample.timestamps else "asr"
+    if sample.task == "keyword":
+        return LABEL_INSTRUCTIONS.get(sample.instruction, "sound")
+    return {"translate": "s2tt", "caption": "aac", "question": "aqa"}[sample.task]
+
+
+def measure(
+    held_out: HeldOutSet,
+    pocket: Predict,
+    whisper: Callable[[HeldOutSet], Predict | None],
+    output: Path,
+    *,
+    pocket_name: str,
+    batch_size: int,
+) -> None:
+    """Fill in the scores of one set.
+
+    Args:
+        pocket: answers requests.
+        whisper: gives the predictor for a set, or None where Whisper has no answer to it.
+        output: folder of the scoreboard; each system's predictions get a folder of their own below it.
+    """
+    task, samples = held_out.task, held_out.samples
+
+    def run(system: str, name: str, predict: Predict, prompt: str) -> list[Prediction]:
+        folder = output / held_out.name / system.replace(", ", "-").replace(" ", "-").lower()
+        runner = Runner(task, samples, folder, model=name, prompt=prompt)
+        return [prediction for prediction in runner.run(predict, batch_size) if not prediction.error]
+
+    answers = {}
+    if task.tags is not None:
+        answers[POCKET_TAGS] = run(POCKET_TAGS, pocket_name, pocket, "tags")
+    if task.name in CHAT_TASKS:
+        answers[POCKET_CHAT] = run(POCKET_CHAT, pocket_name, pocket, "chat")
+    heard = next(iter(answers.values()))
+    held_out.broken = len(samples) - len(heard)
+    if not heard:
+        return
+    answers[FLOOR] = evenly_spaced(heard) if task.name == "srwt" else most_frequent(heard)
+    if yardstick := whisper(held_out):
+        answers[WHISPER] = run(WHISPER, WHISPER, yardstick, "tags")
+    normalization = task.default_normalization(heard, official=False)
+    held_out.scores = {system: task.score(predictions, normalization) for system, predictions in answers.items()}
+    if task.score is label:
+        held_out.scores[CHANCE] = {"accuracy": Metric(chance(heard)), "named_accuracy": Metric(chance(heard))}
+
+
+def whisper_for(load: Callable[[], tuple]) -> Callable[[HeldOutSet], Predict | None]:
+    """Choose Whisper's way to answer a set: transcripts, translations into English, names of languages.
+
+    Args:
+        load: gives Whisper's model and tokenizer; called once, when they are first needed.
+    """
+    loaded = []
+
+    def choose(held_out: HeldOutSet) -> Predict | None:
+        task = held_out.task.name
+        names_language = held_out.task.score is label and all(
+            is_language_name(sample.references[0]) for sample in held_out.samples
+        )
+        into_english = task == "s2tt" and all(sample.text_language in (None, "en") for sample in held_out.samples)
+        if not (task == "asr" or into_english or names_language):
+            return None
+        if not loaded:
+            loaded.append(load())
+        return WhisperPredictor(*loaded[0], names_language=names_language)
+
+    return choose
+
+
+def markdown(sets: Sequence[HeldOutSet]) -> str:
+    """The scoreboard as a Markdown table, one row per set and metric, with 95 % bootstrap intervals."""
+    lines = [
+        f"| held-out set | samples | metric | {' | '.join(SYSTEMS)} |",
+        f"| {' | '.join(['---'] * (3 + len(SYSTEMS)))} |",
+    ]
+    for held_out in sets:
+        broken = f" ({held_out.broken} broken)" if held_out.broken else ""
+        for metric in METRICS.get(held_out.task.name, ("accuracy",)):
+            cells = [_cell(held_out, system, metric) for system in SYSTEMS]
+            lines.append(f"| {held_out.name} | {len(held_out.samples)}{broken} | {metric} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(held_out: HeldOutSet, system: str, metric: str) -> str:
+    scores = held_out.scores.get(system, {})
+    if system == POCKET_CHAT and metric == "accuracy" and "named_accuracy" in scores:
+        metric = "named_accuracy"  # a chat answers in sentences
+    return str(scores[metric]) if metric in scores else "–"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--work", type=Path, default=Path("build/pocket"), help="work folder of the recipe")
+    parser.add_argument("--output", type=Path, default=Path("build/pocket/scoreboard"), help="folder for the results")
+    parser.add_argument("--model", help="the pocket (default: the shipped one)")
+    parser.add_argument("--only", nargs="+", default=[""], metavar="NAME", help="sets whose names start so")
+    parser.add_argument("--batch-size", type=int, default=8)
+    args = parser.parse_args(arguments)
+
+    from ..pipeline import POCKET, load
+    from ..training.pocket.initialize import load_whisper
+
+    sets = [item for item in held_out_sets(args.work) if item.name.startswith(tuple(args.only))]
+    model = args.model or str(POCKET)
+    chat = load(model, device="cpu")
+    whisper = whisper_for(lambda: load_whisper(args.work))
+    for held_out in sets:
+        name = f"{model} ({chat.info.precision})"
+        measure(held_out, ModelPredictor(chat), whisper, args.output, pocket_name=name, batch_size=args.batch_size)
+        (args.output / "scoreboard.md").write_text(markdown(sets), encoding="utf-8")
+    figures = {
+        held_out.name: {
+            system: {name: metric.value for name, metric in scores.items()}
+            for system, scores in held_out.scores.items()
+        }
+        for held_out in sets
+    }
+    (args.output / "scoreboard.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    print(markdown(sets))
+
+
+if __name__ == "__main__":
+    main()

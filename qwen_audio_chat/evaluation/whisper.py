@@ -1,0 +1,59 @@
+"""Whisper as a yardstick: answers transcription, translation into English and language requests."""
+
+import torch
+from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperTokenizerFast
+from transformers.models.whisper.tokenization_whisper import LANGUAGES, TO_LANGUAGE_CODE
+
+from ..audio import SAMPLE_RATE
+from .prompting import Request
+
+
+class WhisperPredictor:
+    """Greedy answers of a multilingual Whisper (arXiv 2212.04356) to tag prompts; the language is given, as to us.
+
+    Args:
+        model, tokenizer: a checkpoint whose generation settings may be missing; they are made from the tokenizer.
+        names_language: answer with the name of the language, such as "French", instead of a transcript.
+    """
+
+    def __init__(
+        self,
+        model: WhisperForConditionalGeneration,
+        tokenizer: WhisperTokenizerFast,
+        *,
+        names_language: bool = False,
+    ):
+        self._model, self._tokenizer = model.eval(), tokenizer
+        self._names_language = names_language
+        self._extract = WhisperFeatureExtractor(feature_size=model.config.num_mel_bins)
+        vocabulary = tokenizer.get_vocab()
+        settings = model.generation_config
+        settings.is_multilingual = True
+        settings.lang_to_id = {f"<|{c}|>": vocabulary[f"<|{c}|>"] for c in LANGUAGES if f"<|{c}|>" in vocabulary}
+        settings.task_to_id = {task: vocabulary[f"<|{task}|>"] for task in ("transcribe", "translate")}
+        settings.no_timestamps_token_id = vocabulary["<|notimestamps|>"]
+        settings.decoder_start_token_id = vocabulary["<|startoftranscript|>"]
+        settings.eos_token_id = settings.pad_token_id = vocabulary["<|endoftext|>"]
+
+    def __call__(self, requests: list[Request]) -> list[str]:
+        """Answer requests of one clip each, at most 30 s long."""
+        audios = [request.audios[0] for request in requests]
+        features = self._extract(audios, sampling_rate=SAMPLE_RATE, return_tensors="pt").input_features
+        with torch.inference_mode():
+            if self._names_language:
+                tokens = self._model.detect_language(features)
+                codes = self._tokenizer.convert_ids_to_tokens(tokens.tolist())
+                return [LANGUAGES[code.strip("<|>")].title() for code in codes]
+            prompts = [request.prompt for request in requests]
+            output = self._model.generate(
+                features,
+                language=[prompt.audio_language for prompt in prompts],
+                task="translate" if prompts[0].task == "translate" else "transcribe",
+                max_new_tokens=224,
+            )
+        return [text.strip() for text in self._tokenizer.batch_decode(output, skip_special_tokens=True)]
+
+
+def is_language_name(text: str) -> bool:
+    """Whether Whisper knows a language of this English name."""
+    return text.lower() in TO_LANGUAGE_CODE
