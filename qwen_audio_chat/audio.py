@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from transformers.audio_utils import mel_filter_bank
 
-from qwen_audio_chat.audio_decoding import SAMPLE_RATE, AudioError, AudioSource, load_audio, read_bytes, to_wav_bytes
+from .audio_decoding import SAMPLE_RATE, AudioError, AudioSource, load_audio, read_bytes, to_wav_bytes
 
 __all__ = [
     "MAX_CLIP_SECONDS",
@@ -53,7 +53,7 @@ def _quietest(waveform: np.ndarray, start: int, end: int) -> int:
     """Index of the middle of the quietest 100 ms within [start, end], the last one among equals."""
     window = min(SAMPLE_RATE // 10, end - start)
     energy = np.concatenate(([0.0], np.cumsum(np.square(waveform[start:end], dtype=np.float64))))
-    energies = energy[window:] - energy[:-window or None]
+    energies = energy[window:] - energy[:-window]
     return start + len(energies) - 1 - int(np.argmin(energies[::-1])) + window // 2
 
 

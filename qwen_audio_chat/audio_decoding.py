@@ -34,6 +34,7 @@ _MAX_VALUES = 4_000_000_000  # decoded values of one file: 2 h of 8-channel soun
 _MAX_AMPLITUDE = 1_000.0  # beyond it a value is no sound: wrong scale, infinity or NaN
 _MAX_UNREAD_BYTES = 4_096  # tags may follow the last frame of a stream; more is a second stream
 _MAX_DAMAGED_PACKETS = 1_000
+_CHILD_SECONDS = 60.0  # for starting the child process, and for short sounds
 _DEMUXERS = "aac,aiff,amr,asf,caf,flac,matroska,mov,mp3,ogg,w64,wav"  # no playlists, nothing that opens other files
 _EXIT_AUDIO_ERROR = 3
 
@@ -109,13 +110,14 @@ def read_bytes(source: str | os.PathLike | bytes | BinaryIO, max_bytes: int = MA
 
 
 def _read_file(path: Path, num_bytes: int) -> bytes:
+    name = path.name[:100]
     try:
         if not path.is_file():  # nor a device or a pipe, which could give bytes for ever
-            raise AudioError(f"There is no audio file {path.name!r}; give the path of a file on this computer.")
+            raise AudioError(f"There is no audio file {name!r}; give the path of a file on this computer.")
         with path.open("rb") as file:
             return file.read(num_bytes)
     except OSError as error:
-        raise AudioError(f"The audio file {path.name!r} cannot be read ({error.strerror}).") from error
+        raise AudioError(f"The audio file {name!r} cannot be read ({error.strerror}).") from error
 
 
 def _array_blocks(array: np.ndarray, rate: int) -> Iterator[Block]:
@@ -126,7 +128,7 @@ def _array_blocks(array: np.ndarray, rate: int) -> Iterator[Block]:
         array = array[:, None]
     elif array.shape[0] < array.shape[1]:
         array = array.T
-    for start in range(0, len(array), _BLOCK_VALUES):
+    for start in range(0, len(array) if array.size else 0, _BLOCK_VALUES):
         yield array[start : start + _BLOCK_VALUES], rate
 
 
@@ -150,30 +152,27 @@ def _soundfile_blocks(data: bytes) -> Iterator[Block]:
 
 def _ffmpeg_blocks(data: bytes) -> Iterator[Block]:
     """Blocks of the first audio track as FFmpeg decodes them; damaged packets are left out."""
+    options = {"format_whitelist": _DEMUXERS, "protocol_whitelist": ""}
+    num_damaged = 0
     try:
-        container = av.open(
-            io.BytesIO(data),
-            container_options={"format_whitelist": _DEMUXERS, "protocol_whitelist": ""},
-            metadata_errors="replace",
-        )
-    except (av.error.FFmpegError, ValueError) as error:
-        raise AudioError("The file is no audio in a known format; give WAV, FLAC, MP3, Ogg, M4A or WebM.") from error
-    with container:
-        if not container.streams.audio:
-            raise AudioError("The file has no audio track; give a file with sound.")
-        num_damaged = 0
-        for packet in container.demux(container.streams.audio[0]):
-            try:
-                frames = packet.decode()
-            except av.error.FFmpegError as error:
-                num_damaged += 1
-                if num_damaged > _MAX_DAMAGED_PACKETS:
-                    raise AudioError("The audio file is damaged; convert it to WAV first.") from error
-                continue
-            for frame in frames:
-                samples = frame.to_ndarray()
-                channels = frame.layout.nb_channels
-                yield samples.T if frame.format.is_planar else samples.reshape(-1, channels), frame.sample_rate
+        with av.open(io.BytesIO(data), container_options=options, metadata_errors="replace") as container:
+            if not container.streams.audio:
+                raise AudioError("The file has no audio track; give a file with sound.")
+            for packet in container.demux(container.streams.audio[0]):
+                try:
+                    frames = packet.decode()
+                except av.error.FFmpegError:
+                    num_damaged += 1
+                    if num_damaged > _MAX_DAMAGED_PACKETS:
+                        raise
+                    continue
+                for frame in frames:
+                    samples, channels = frame.to_ndarray(), frame.layout.nb_channels
+                    yield samples.T if frame.format.is_planar else samples.reshape(-1, channels), frame.sample_rate
+    except av.error.FFmpegError as error:
+        raise AudioError(
+            "The file is damaged or not audio in a known format; give WAV, FLAC, MP3, Ogg, M4A or WebM."
+        ) from error
 
 
 def _to_pcm(blocks: Iterable[Block], max_seconds: float) -> bytearray:
@@ -231,7 +230,7 @@ def _decode_in_child(data: bytes, max_seconds: float) -> bytes:
     """`_to_pcm(_ffmpeg_blocks(data))`, in a child process that runs this file: about 0.2 s more than decoding takes."""
     command = [sys.executable, "-P", __file__, str(len(data)), str(max_seconds)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OPENBLAS_NUM_THREADS": "1"}
-    timeout = 60 + max_seconds / 20
+    timeout = _CHILD_SECONDS + max_seconds / 20
     try:
         child = subprocess.run(command, input=data, capture_output=True, env=environment, timeout=timeout)
     except subprocess.TimeoutExpired as error:
