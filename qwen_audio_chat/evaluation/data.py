@@ -2,8 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ class Sample:
     Attributes:
         index: place in the data, from 0; names the sample in the predictions.
         name: the audio as the data calls it.
-        audios: a path or the bytes of each clip, in the order of the question.
+        audios: the path of each clip, or a function that gives its bytes, in the order of the question.
         task, timestamps, instruction: as in `tags.TaskPrompt`, where the line tells them.
         references: right answers, one or more.
         official: comes from a file in the official format, whose scores follow the released scripts by default.
@@ -40,7 +41,7 @@ class Sample:
 
     index: int
     name: str
-    audios: tuple[Path | bytes, ...]
+    audios: tuple[Path | Callable[[], bytes], ...]
     references: tuple[str, ...]
     source: str = ""
     question: str | None = None
@@ -65,7 +66,7 @@ def read_jsonl(path: str | Path) -> list[Sample]:
     """
     path = Path(path)
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # splitlines() would split inside texts, too
     except OSError as error:
         raise DataError(f"The data file {path} can't be read: {error.strerror or error}.") from error
     except UnicodeDecodeError as error:
@@ -199,11 +200,16 @@ def _hub_samples(rows, source: str, text_column: str) -> Iterator[Sample]:
         yield Sample(
             index=index,
             name=Path(audio["path"] or f"{index}").name,
-            audios=(audio["bytes"] or Path(audio["path"]),),
+            # Bytes are read again when they are needed, so that a whole data set never is in memory.
+            audios=(partial(_encoded, rows, index) if audio["bytes"] else Path(audio["path"]),),
             references=tuple(text) if isinstance(text, list) else (str(text),),
             source=source,
             question=row.get("question"),
         )
+
+
+def _encoded(rows, index: int) -> bytes:
+    return rows[index]["audio"]["bytes"]
 
 
 def fingerprint(samples: list[Sample]) -> str:

