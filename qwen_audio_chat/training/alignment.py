@@ -5,15 +5,21 @@ embedding, so a frame that scores well *is* close to what the language model alr
 because the model reads directions: with plain dot products the frames grow long and stay far off (cosine 0.18).
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
-from qwen_audio_chat.chatml import encode_text
+HEAD_FILE = "alignment.safetensors"
+MERGES = 1500
 
 
 def ctc_text(text: str) -> str:
@@ -22,9 +28,27 @@ def ctc_text(text: str) -> str:
     return "".join(f" {word}" for word in kept.split())
 
 
+def short_tokenizer(tokenizer: PreTrainedTokenizerFast, merges: int = MERGES) -> Tokenizer:
+    """The tokenizer cut down to its first merges: the same ids, but rare words are spelled in common pieces.
+
+    With all 48,900 merges of SmolLM2, 29 % of the tokens of unseen text occur fewer than 20 times in the 7,000 training
+    clips, and a frame never learns them; with 1,500 merges, 2 % (and 1.7 tokens a word instead of 1.1).
+    """
+    short = getattr(tokenizer, "_short_tokenizer", None)
+    if short is None:
+        backend = tokenizer.backend_tokenizer
+        model = json.loads(backend.to_str())["model"]
+        pairs = [tuple(pair) if isinstance(pair, list) else tuple(pair.split(" ")) for pair in model["merges"]]
+        short = Tokenizer(BPE(model["vocab"], pairs[:merges]))
+        short.normalizer = backend.normalizer
+        short.pre_tokenizer = backend.pre_tokenizer
+        tokenizer._short_tokenizer = short
+    return short
+
+
 def ctc_targets(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
-    """Token ids of `ctc_text`."""
-    return encode_text(tokenizer, ctc_text(text))
+    """Ids of `ctc_text` in common pieces."""
+    return short_tokenizer(tokenizer).encode(ctc_text(text), add_special_tokens=False).ids
 
 
 @dataclass
@@ -116,3 +140,19 @@ class AlignmentHead(nn.Module):
         best = self.logits(clip.to(rows.dtype), rows).argmax(-1)
         best = torch.unique_consecutive(best)
         return self.vocabulary[best[best > 0] - 1].tolist()
+
+
+def save_head(head: AlignmentHead, folder: str | Path) -> None:
+    """Write the head beside the model, as `alignment.safetensors`; `load_head` reads it."""
+    save_file({name: value.contiguous() for name, value in head.state_dict().items()}, Path(folder, HEAD_FILE))
+
+
+def load_head(folder: str | Path) -> AlignmentHead | None:
+    """The alignment head of a model's folder, or None where it has none."""
+    path = Path(folder, HEAD_FILE)
+    if not path.is_file():
+        return None
+    state = load_file(path)
+    head = AlignmentHead(len(state["blank"]), state["vocabulary"].tolist())
+    head.load_state_dict(state)
+    return head

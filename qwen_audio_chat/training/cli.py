@@ -1,0 +1,174 @@
+"""`python -m qwen_audio_chat train`: one stage of training from manifests, at any size."""
+
+import argparse
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from transformers import AutoProcessor, BitsAndBytesConfig, TrainingArguments
+
+from qwen_audio_chat.chatml import encode_conversation, encode_text
+from qwen_audio_chat.training.alignment import AlignmentHead, ctc_targets, load_head
+from qwen_audio_chat.training.collator import Collator, has_transcript
+from qwen_audio_chat.training.manifest import Clip, Example, read_manifests, seconds
+from qwen_audio_chat.training.objective import QwenAudioForTraining
+from qwen_audio_chat.training.stages import STAGES, Stage, prepare
+from qwen_audio_chat.training.trainer import QwenAudioTrainer
+
+TOKENS_PER_SECOND = 25
+ADAPTER_RATE = 2e-4  # adapters start from zero and take a higher rate than whole weights
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the command."""
+    add = parser.add_argument
+    add("--model", required=True, help="folder or hub id of the model to start from")
+    add("--train", type=Path, nargs="+", required=True, help="manifests (JSONL) to learn from")
+    add("--dev", type=Path, nargs="*", default=[], help="manifests to measure on, never learned from")
+    add("--output", type=Path, required=True, help="folder for checkpoints, logs and the result")
+    add("--stage", choices=STAGES, default="finetune", help="what is trained (default: %(default)s)")
+    add("--method", choices=("full", "lora", "qlora"), default="full", help="of the language model (default: %(default)s)")
+    add("--lora-rank", type=int, default=64, help="rank of the adapters (default: %(default)s)")
+    add("--steps", type=int, default=None, help="optimizer steps; instead of --epochs")
+    add("--epochs", type=float, default=1.0, help="passes over the data (default: %(default)s)")
+    add("--learning-rate", type=float, default=1.0, help="factor on the stage's own learning rates (default: 1)")
+    add("--warmup", type=int, default=50, help="steps in which the rate rises (default: 50)")
+    add("--decay", type=float, default=0.2, help="last part of the steps in which the rate falls to 0 (default: 0.2)")
+    add("--batch-tokens", type=int, default=2500, help="padded tokens in a batch, 25 a second of sound (default: 2500)")
+    add("--accumulate", type=int, default=1, help="batches for one step (default: 1)")
+    add("--alignment", type=float, default=None, help="weight of the CTC loss beside the language model's")
+    add("--corruption", type=float, default=0.0, help="highest share of random words in the answers' history (default: 0)")
+    add("--augment", action="store_true", help="change the sound at random: noise, reverberation, tempo, bands")
+    add("--on-error", choices=("raise", "skip"), default="raise", help="bad manifest lines: refuse or leave out")
+    add("--no-check", action="store_true", help="don't decode every audio file before the start")
+    add("--eval-every", type=int, default=200, help="steps between evaluations (default: 200)")
+    add("--save-every", type=int, default=200, help="steps between checkpoints (default: 200)")
+    add("--log-every", type=int, default=10, help="steps between log lines (default: 10)")
+    add("--keep", type=int, default=2, help="checkpoints kept (default: 2)")
+    add("--workers", type=int, default=1, help="processes that prepare data (default: 1)")
+    add("--seed", type=int, default=0)
+    add("--full-precision", action="store_true", help="compute in float32 instead of bfloat16")
+    add("--gradient-checkpointing", action="store_true", help="recompute activations: less memory, a third slower")
+
+
+def run(args: argparse.Namespace) -> Path:
+    """Train one stage; goes on from the last checkpoint in `--output` if there is one.
+
+    Returns:
+        The folder of the trained model, `<output>/final`.
+
+    Raises:
+        ManifestError: a manifest has bad lines and `--on-error` is "raise".
+    """
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    stage = stage_of(args)
+    check = not args.no_check
+    train = read_manifests(args.train, split="train", on_error=args.on_error, check_audio=check)
+    dev = read_manifests(args.dev, on_error=args.on_error, check_audio=check) if args.dev else []
+    if not stage.language:
+        train, dev = ([e for e in examples if has_transcript(e) and seconds(e) <= 30] for examples in (train, dev))
+
+    processor = AutoProcessor.from_pretrained(args.model)
+    model = load_model(args.model, args.method)
+    if stage.alignment:
+        head = load_head(args.model) or AlignmentHead(
+            model.config.text_config.hidden_size, alignment_vocabulary(processor.tokenizer, train)
+        )
+        model.attach_alignment(head, stage.alignment, others=3000)
+    model, groups = prepare(model, stage, processor.tokenizer, args.lora_rank)
+    for group in groups:
+        group["lr"] *= args.learning_rate
+    trainer = QwenAudioTrainer(
+        model, training_arguments(args), groups, train, dev,
+        Collator(
+            processor, args.seed, load_augment() if args.augment else None, mask_features=args.stage != "finetune",
+            corruption=args.corruption, text=stage.language,
+        ),
+        Collator(processor, text=stage.language),
+        lambda example: length(example, processor.tokenizer), args.batch_tokens, args.decay,
+    )  # fmt: skip
+    trainer.resume()
+    return save(trainer, processor, args.output / "final")
+
+
+def stage_of(args: argparse.Namespace) -> Stage:
+    """The stage with the command's changes."""
+    stage = STAGES[args.stage]
+    if args.method != "full":
+        stage = replace(stage, text_method=args.method, text=ADAPTER_RATE)
+    return stage if args.alignment is None else replace(stage, alignment=args.alignment)
+
+
+def load_model(source: str, method: str) -> QwenAudioForTraining:
+    """The model in float32 to train all of it, in bfloat16 under adapters, or in 4 bits for QLoRA."""
+    options = {"dtype": torch.float32 if method == "full" else torch.bfloat16}
+    if method == "qlora":
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16,
+            llm_int8_skip_modules=["audio_tower", "projector", "lm_head"],
+        )  # fmt: skip
+    return QwenAudioForTraining.from_pretrained(source, **options)
+
+
+def training_arguments(args: argparse.Namespace) -> TrainingArguments:
+    """Trainer's settings."""
+    return TrainingArguments(
+        output_dir=str(args.output),
+        max_steps=args.steps or -1,
+        num_train_epochs=args.epochs,
+        gradient_accumulation_steps=args.accumulate,
+        warmup_steps=args.warmup,
+        weight_decay=0.01,
+        adam_beta2=0.98,
+        max_grad_norm=5.0 if args.stage == "align" else 1.0,
+        bf16=not args.full_precision,
+        gradient_checkpointing=args.gradient_checkpointing,
+        logging_steps=args.log_every,
+        eval_strategy="steps" if args.dev else "no",
+        eval_steps=args.eval_every,
+        save_steps=args.save_every,
+        save_total_limit=args.keep,
+        prediction_loss_only=True,
+        remove_unused_columns=False,
+        dataloader_num_workers=args.workers,
+        accelerator_config={"even_batches": False},
+        report_to="none",
+        seed=args.seed,
+        use_cpu=not torch.cuda.is_available(),
+    )
+
+
+def alignment_vocabulary(tokenizer, examples: list[Example]) -> list[int]:
+    """Every token of the English transcripts."""
+    texts = (example.text for example in examples if isinstance(example, Clip))
+    return sorted({token for text in texts for token in ctc_targets(tokenizer, text)})
+
+
+def length(example: Example, tokenizer) -> float:
+    """Tokens of an example, nearly: 25 for a second of sound, and its text."""
+    if isinstance(example, Clip):
+        text = len(encode_text(tokenizer, example.text)) + 16
+    else:
+        text = len(encode_conversation(tokenizer, example.messages, [[0]] * len(example.audios)).input_ids)
+    return text + TOKENS_PER_SECOND * seconds(example)
+
+
+def save(trainer: QwenAudioTrainer, processor, folder: Path) -> Path:
+    """Write the trained model: whole where that is possible, else (QLoRA) the adapters alone."""
+    if trainer.is_world_process_zero():
+        model = trainer.model
+        if hasattr(model, "merge_and_unload"):  # PEFT's wrapper
+            model.save_pretrained(folder.with_name("adapter"))
+            if getattr(model.base_model.model, "is_loaded_in_4bit", False):
+                return folder.with_name("adapter")
+            model = model.merge_and_unload()
+        model.save_plain(folder, max_shard_size="45MB")
+        processor.save_pretrained(folder)
+    return folder
+
+
+def load_augment():
+    from qwen_audio_chat.training.augment import augment
+
+    return augment

@@ -1,0 +1,187 @@
+"""From examples to model inputs with labels: who learns what, and the randomness of training data."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from qwen_audio_chat import audio as audio_lib
+from qwen_audio_chat.chatml import encode_audio, encode_conversation, encode_text
+from qwen_audio_chat.model import QwenAudioProcessor
+from qwen_audio_chat.model.tokenization import END_OF_TEXT
+from qwen_audio_chat.tags import TimedWord
+from qwen_audio_chat.training.alignment import ctc_targets
+from qwen_audio_chat.training.manifest import Clip, Dialogue, Example, ManifestError
+
+IGNORE = -100
+Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+
+
+class Visits(Dataset):
+    """Every visit of every example: visit `n` is example `n % len(examples)`, with random numbers of its own.
+
+    So what an example looks like in an epoch depends on the visit alone: not on workers, processes or interruptions.
+    """
+
+    def __init__(self, examples: Sequence[Example], epochs: int = 1):
+        self.examples = examples
+        self.epochs = epochs
+
+    def __len__(self) -> int:
+        return len(self.examples) * self.epochs
+
+    def __getitem__(self, visit: int) -> tuple[Example, int]:
+        return self.examples[visit % len(self.examples)], visit
+
+
+@dataclass
+class Row:
+    """One example, encoded: ids and labels of the same length, and the log-mel clips it needs.
+
+    `transcripts` has the alignment's targets for each clip, empty where a clip has none.
+    """
+
+    input_ids: list[int]
+    labels: list[int]
+    clips: list[torch.Tensor]
+    transcripts: list[list[int]] = field(default_factory=list)
+
+
+@dataclass
+class Collator:
+    """Examples of `Visits` to one batch.
+
+    Only what the assistant says is learned, with its `<|im_end|>` and nothing after it; of a tagged example, what
+    follows the tags, with `<|endoftext|>`.
+
+    Args:
+        processor: the model's.
+        seed: of all randomness.
+        augment: changes a waveform, float32 [samples]; none for evaluation.
+        augment_probability: of a clip to be changed.
+        mask_features: SpecAugment (Park et al., 2019): two bands of up to 15 mel bins, and a stretch of up to 160 ms
+            for each second.
+        corruption: highest share of the assistant's own words that are replaced by random ones *as input*. The
+            labels stay, so the model learns to look at the sound instead of guessing from its own last words.
+        text: encode ids and labels; the alignment stage needs only clips and transcripts.
+    """
+
+    processor: QwenAudioProcessor
+    seed: int = 0
+    augment: Augment | None = None
+    augment_probability: float = 0.7
+    mask_features: bool = False
+    corruption: float = 0.0
+    text: bool = True
+
+    def __call__(self, visits: Sequence[tuple[Example, int]]) -> dict[str, torch.Tensor]:
+        """Batch of input_ids, attention_mask and labels [rows, length], padded left; input_features [clips, mel bins,
+        frames] and feature_lengths [clips]; alignment_labels [clips, tokens], padded with -100."""
+        rows = [self._row(example, np.random.default_rng((self.seed, visit))) for example, visit in visits]
+        inputs = dict(self.processor.collate([row.input_ids for row in rows], [c for row in rows for c in row.clips]))
+        if self.text:
+            length = inputs["input_ids"].shape[1]
+            inputs["labels"] = torch.tensor([[IGNORE] * (length - len(row.labels)) + row.labels for row in rows])
+        else:
+            del inputs["input_ids"], inputs["attention_mask"]
+        transcripts = [torch.tensor(ids, dtype=torch.long) for row in rows for ids in row.transcripts]
+        if any(map(len, transcripts)):
+            inputs["alignment_labels"] = torch.nn.utils.rnn.pad_sequence(
+                transcripts, batch_first=True, padding_value=IGNORE
+            )
+        return inputs
+
+    def _row(self, example: Example, rng: np.random.Generator) -> Row:
+        pieces = [self._clips(example, path, rng) for path in example.audios]
+        clips = [clip for group in pieces for clip in group]
+        counts = [[clip.shape[-1] // 4 for clip in group] for group in pieces]
+        transcripts = [[] for _ in clips]
+        if has_transcript(example) and len(clips) == 1:
+            transcripts = [ctc_targets(self.processor.tokenizer, example.text)]
+        if not self.text:
+            return Row([], [], clips, transcripts)
+        encode = self.encode_clip if isinstance(example, Clip) else self.encode_dialogue
+        ids, labels = encode(example, counts)
+        return Row(self._corrupted(ids, labels, rng), labels, clips, transcripts)
+
+    def _clips(self, example: Example, path, rng: np.random.Generator) -> list[torch.Tensor]:
+        try:
+            waveform = audio_lib.load_audio(path)
+        except audio_lib.AudioError as error:
+            raise ManifestError(f"{example.origin}: {error}") from error
+        if self.augment is not None and rng.random() < self.augment_probability:
+            waveform = self.augment(waveform, rng)
+        clips = [audio_lib.log_mel(piece, self.processor.num_mel_bins) for piece in audio_lib.split_audio(waveform)]
+        return [mask_features(clip, rng) for clip in clips] if self.mask_features else clips
+
+    def encode_clip(self, example: Clip, counts: Sequence[Sequence[int]]) -> tuple[list[int], list[int]]:
+        """Ids and labels of a tagged example; `counts` are the audio tokens of each piece of its audio."""
+        tokenizer = self.processor.tokenizer
+        prompt = [i for count in counts[0] for i in encode_audio(tokenizer, count)]
+        prompt += self.processor.encode_prompt(example.prompt)
+        if example.prompt.timestamps:
+            answer = timed_words_to_ids(tokenizer, example.words)
+        elif example.prompt.instruction == "note_analysis":  # its answer is made of tags; any other is only text
+            answer = tokenizer(example.text, add_special_tokens=False).input_ids
+        else:
+            answer = encode_text(tokenizer, example.text)
+        answer = [*answer, tokenizer.convert_tokens_to_ids(END_OF_TEXT)]
+        return prompt + answer, [IGNORE] * len(prompt) + answer
+
+    def encode_dialogue(self, example: Dialogue, counts: Sequence[Sequence[int]]) -> tuple[list[int], list[int]]:
+        """Ids and labels of a conversation."""
+        chat = encode_conversation(
+            self.processor.tokenizer, example.messages, counts, add_generation_prompt=False
+        )
+        labels = [i if mine else IGNORE for i, mine in zip(chat.input_ids, chat.assistant_mask, strict=True)]
+        return chat.input_ids, labels
+
+    def _corrupted(self, ids: list[int], labels: list[int], rng: np.random.Generator) -> list[int]:
+        if not self.corruption:
+            return ids
+        control = set(self.processor.tokenizer.all_special_ids) | set(self.processor.tokenizer.added_tokens_decoder)
+        rate, size = rng.uniform(0, self.corruption), self.processor.tokenizer.vocab_size
+        return [
+            int(rng.integers(size)) if label != IGNORE and i not in control and rng.random() < rate else i
+            for i, label in zip(ids, labels, strict=True)
+        ]
+
+
+def has_transcript(example: Example) -> bool:
+    """Whether the alignment can learn from an example: a clip with an English transcript."""
+    return isinstance(example, Clip) and example.prompt.task == "transcribe" and example.prompt.audio_language == "en"
+
+
+def timed_words_to_ids(tokenizer, words: Sequence[TimedWord]) -> list[int]:
+    """Ids of words between time tokens, such as `<|sil|><|0.56|>one<|0.88|>two<|1.20|>`; the prompt holds the first
+    `<|0.00|>`. Times are rounded to the tokenizer's own grid."""
+    step = 0.01 if tokenizer.convert_tokens_to_ids("<|0.01|>") not in (None, tokenizer.unk_token_id) else 0.04
+    ids, now = [], 0
+
+    def tag(name: str) -> int:
+        return tokenizer.convert_tokens_to_ids(f"<|{name}|>")
+
+    for word in words:
+        start, end = max(now, round(word.start / step)), max(now, round(word.end / step))
+        if start > now:
+            ids += [tag("sil"), tag(f"{start * step:.2f}")]
+        now = max(start, end)
+        ids += [*encode_text(tokenizer, word.word), tag(f"{now * step:.2f}")]
+    return ids
+
+
+def mask_features(clip: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """SpecAugment on one log-mel clip [mel bins, frames]; masked places take the clip's mean."""
+    clip, fill = clip.clone(), clip.mean()
+    bins, frames = clip.shape
+    for _ in range(2):
+        width = int(rng.integers(0, 16))
+        start = int(rng.integers(0, bins - width))
+        clip[start : start + width] = fill
+    for _ in range(max(1, frames // 100)):
+        width = int(rng.integers(0, min(16, frames)))
+        start = int(rng.integers(0, frames - width))
+        clip[:, start : start + width] = fill
+    return clip

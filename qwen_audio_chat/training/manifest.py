@@ -1,0 +1,188 @@
+"""Training data as JSON lines: labelled clips for the multi-task format, and dialogues.
+
+    {"audio": "clip.flac", "text": "hello there"}
+    {"audio": "bell.wav", "task": "keyword", "audio_language": "unknown", "instruction": "vocal_classification",
+     "text": "bell", "split": "train"}
+    {"messages": [{"role": "user", "content": [{"type": "audio", "audio": "a.wav"}, {"type": "text", "text": "Who?"}]},
+                  {"role": "assistant", "content": "A dog."}]}
+
+Paths are relative to the manifest's folder. What is wrong with a line is told with its number.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from qwen_audio_chat.audio import SAMPLE_RATE, AudioError, load_audio
+from qwen_audio_chat.chatml import content_parts, conversation_audios
+from qwen_audio_chat.tags import TaskPrompt, TimedWord
+
+log = logging.getLogger(__name__)
+
+
+class ManifestError(ValueError):
+    """What is wrong with a manifest: file, line number and reason."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One labelled clip.
+
+    Attributes:
+        origin: "file:line", for messages.
+        audio: the sound file.
+        prompt: the task as tags.
+        text: the reference answer.
+        words: the words with their times in seconds, for timestamps.
+        seconds: how long the clip is, where the line tells it.
+        speaker, source: who speaks and where it is from; splits are made by them.
+    """
+
+    origin: str
+    audio: Path
+    prompt: TaskPrompt
+    text: str
+    words: tuple[TimedWord, ...] = ()
+    seconds: float | None = None
+    speaker: str | None = None
+    source: str | None = None
+
+    @property
+    def audios(self) -> list[Path]:
+        return [self.audio]
+
+
+@dataclass(frozen=True)
+class Dialogue:
+    """One conversation; its audios are paths in the messages. See `chatml` for the form."""
+
+    origin: str
+    messages: tuple[dict, ...]
+    seconds: float | None = None
+
+    @property
+    def audios(self) -> list[Path]:
+        return conversation_audios(self.messages)
+
+
+Example = Clip | Dialogue
+
+
+def read_manifests(
+    paths: Iterable[str | Path],
+    *,
+    split: str | None = None,
+    on_error: Literal["raise", "skip"] = "raise",
+    check_audio: bool = True,
+) -> list[Example]:
+    """Read manifests.
+
+    Args:
+        paths: JSONL files.
+        split: keep only lines of this split; a line without one belongs to "train".
+        on_error: refuse the whole manifest, or report bad lines as warnings and leave them out.
+        check_audio: decode every audio now, rather than meet a broken one hours later. The recipe's own manifests,
+            whose lines tell `seconds`, were checked when they were written.
+
+    Raises:
+        ManifestError: with every bad line (the first 20 in words), if `on_error` is "raise"; or no example is left.
+    """
+    examples, errors = [], []
+    for path in map(Path, paths):
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ManifestError(f"The manifest {path} cannot be read: {error}.") from error
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                record = _record(line)
+                if split is None or record.get("split", "train") == split:
+                    examples.append(_example(record, f"{path}:{number}", path.parent, check_audio))
+            except (ValueError, TypeError, AudioError) as error:
+                errors.append(f"{path}:{number}: {error}")
+    if errors and on_error == "raise":
+        more = f"\n... and {len(errors) - 20} more" if len(errors) > 20 else ""
+        count = f"{len(errors)} bad line" + "s" * (len(errors) > 1)
+        raise ManifestError(f"{count}; nothing was read.\n" + "\n".join(errors[:20]) + more)
+    for error in errors:
+        log.warning("skipped %s", error)
+    if not examples:
+        raise ManifestError("The manifests hold no usable example" + (f" of the split {split!r}." if split else "."))
+    return examples
+
+
+def _record(line: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON ({error.msg})") from error
+    if not isinstance(record, dict):
+        raise ValueError("a line must be one JSON object")
+    return record
+
+
+def _example(record: dict[str, Any], origin: str, folder: Path, check_audio: bool) -> Example:
+    if "messages" in record:
+        example = _dialogue(record, origin, folder)
+    elif "audio" in record:
+        example = _clip(record, origin, folder)
+    else:
+        raise ValueError('a line needs "audio" and "text", or "messages"')
+    for audio in example.audios:
+        if not audio.is_file():
+            raise ValueError(f"there is no file {audio}")
+        if check_audio:
+            load_audio(audio)
+    return example
+
+
+def _clip(record: dict[str, Any], origin: str, folder: Path) -> Clip:
+    task, timestamps = record.get("task", "transcribe"), bool(record.get("timestamps", False))
+    plain = "wo_itn" if task == "transcribe" and not timestamps else None
+    prompt = TaskPrompt(
+        task,
+        audio_language=record.get("audio_language", "en"),
+        text_language=record.get("text_language", "en"),
+        timestamps=timestamps,
+        instruction=record.get("instruction") or plain,
+        question=record.get("question"),
+    )
+    text = record.get("text")
+    if not isinstance(text, str) or not text.strip():
+        raise ValueError("the text is empty")
+    words = tuple(TimedWord(float(start), float(end), str(word)) for start, end, word in record.get("words") or ())
+    if timestamps and not words:
+        raise ValueError('a line with timestamps needs "words": [[start, end, "word"], ...]')
+    return Clip(
+        origin, folder / record["audio"], prompt, text.strip(), words, record.get("seconds"), record.get("speaker"),
+        record.get("source"),
+    )  # fmt: skip
+
+
+def _dialogue(record: dict[str, Any], origin: str, folder: Path) -> Dialogue:
+    messages = []
+    for message in record["messages"]:
+        parts = [dict(part) for part in content_parts(message)]
+        for part in parts:
+            if part["type"] == "audio":
+                part["audio"] = folder / part["audio"]
+        messages.append({"role": message["role"], "content": parts})
+    answers = [message for message in messages if message["role"] == "assistant"]
+    if not answers:
+        raise ValueError("a dialogue needs at least one assistant's message to learn from")
+    if any(not "".join(part["text"] for part in message["content"]).strip() for message in answers):
+        raise ValueError("an assistant's message is empty")
+    return Dialogue(origin, tuple(messages), record.get("seconds"))
+
+
+def seconds(example: Example, measure: Callable[[Path], float] | None = None) -> float:
+    """Seconds of sound in an example: as its line says, or measured (by decoding, unless `measure` is given)."""
+    if example.seconds is not None:
+        return example.seconds
+    measure = measure or (lambda path: len(load_audio(path)) / SAMPLE_RATE)
+    return sum(map(measure, example.audios))

@@ -1,0 +1,82 @@
+"""The losses: what the language model should say, and what each audio frame stands for."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+from transformers.utils import ModelOutput
+
+from qwen_audio_chat.model import QwenAudioConfig, QwenAudioForConditionalGeneration
+from qwen_audio_chat.training.alignment import AlignmentHead, save_head
+from qwen_audio_chat.training.collator import IGNORE
+
+
+class QwenAudioForTraining(QwenAudioForConditionalGeneration):
+    """The model with its losses. The parameters are those of the plain model, plus `alignment_head` where attached."""
+
+    def __init__(self, config: QwenAudioConfig):
+        super().__init__(config)
+        self.alignment_head: AlignmentHead | None = None
+        self.alignment_weight, self.alignment_others = 0.0, None
+
+    def attach_alignment(self, head: AlignmentHead, weight: float, others: int | None = None) -> None:
+        """Add the CTC loss of `alignment` with a weight, against `others` competing tokens drawn for each batch."""
+        self.alignment_head, self.alignment_weight, self.alignment_others = head, weight, others
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.LongTensor | None = None,
+        input_features: torch.Tensor | None = None,
+        feature_lengths: torch.LongTensor | None = None,
+        alignment_labels: torch.LongTensor | None = None,
+        **kwargs,
+    ) -> ModelOutput:
+        """Losses of one batch of `collator.Collator`; without labels, the plain model's forward pass.
+
+        Returns:
+            loss, and its parts language_loss and alignment_loss where they were computed.
+        """
+        if labels is None and alignment_labels is None:
+            return super().forward(
+                input_ids=input_ids, attention_mask=attention_mask, input_features=input_features,
+                feature_lengths=feature_lengths, **kwargs,
+            )  # fmt: skip
+        clips = [] if input_features is None else self.get_audio_features(input_features, feature_lengths)
+        losses = {}
+        if labels is not None:
+            losses["language_loss"] = self._language_loss(input_ids, attention_mask, labels, clips)
+        if self.alignment_head is not None and alignment_labels is not None:
+            losses["alignment_loss"] = self._alignment_loss(clips, alignment_labels)
+        loss = losses.get("language_loss", 0.0) + self.alignment_weight * losses.get("alignment_loss", 0.0)
+        return ModelOutput(loss=loss, **losses)
+
+    def _language_loss(self, input_ids, attention_mask, labels, clips) -> torch.Tensor:
+        """Mean cross-entropy of the next token. The large head runs only where there is something to learn."""
+        hidden = self.model(
+            inputs_embeds=self.model.embed(input_ids, clips), attention_mask=attention_mask, use_cache=False
+        ).last_hidden_state
+        targets = labels[:, 1:]
+        learned = targets != IGNORE
+        logits = self.lm_head(hidden[:, :-1][learned])
+        return F.cross_entropy(logits.float(), targets[learned])
+
+    def _alignment_loss(self, clips: Sequence[torch.Tensor], alignment_labels: torch.Tensor) -> torch.Tensor:
+        """CTC over the clips that have a transcript."""
+        targets = [row[row != IGNORE].tolist() for row in alignment_labels]
+        pairs = [(clip, row) for clip, row in zip(clips, targets, strict=True) if row]
+        frames, rows = zip(*pairs, strict=True)
+        return self.alignment_head.loss(frames, rows, self.get_input_embeddings(), self.alignment_others)
+
+    def save_pretrained(self, *args, save_original_format: bool = False, **kwargs):
+        """As every model of ours, in our own names: the released layout can't be read back after training."""
+        super().save_pretrained(*args, save_original_format=save_original_format, **kwargs)
+
+    def save_plain(self, folder: str | Path, **options) -> None:
+        """Save the model as its plain class, and the alignment head beside it."""
+        state = {name: value for name, value in self.state_dict().items() if not name.startswith("alignment_head.")}
+        self.save_pretrained(folder, state_dict=state, **options)
+        if self.alignment_head is not None:
+            save_head(self.alignment_head, folder)

@@ -1,0 +1,215 @@
+"""The training loop: transformers' Trainer, with batches by length, atomic checkpoints and a loss plot."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import torch
+from torch.utils.data import BatchSampler, DataLoader
+from transformers import Trainer, TrainerCallback, TrainingArguments, get_wsd_schedule
+from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
+
+from qwen_audio_chat.training.collator import Collator, Visits
+from qwen_audio_chat.training.manifest import Example
+from qwen_audio_chat.training.objective import QwenAudioForTraining
+
+PARTIAL = "partial"  # a checkpoint is written here and then moved, so that it exists as a whole or not at all
+
+
+class LengthBatches(BatchSampler):
+    """Batches of similar lengths with a bounded padded size; their number is the same in every epoch.
+
+    Args:
+        lengths: of every example, in tokens.
+        batch_tokens: bound on the longest length times the rows; an example beyond it stands alone.
+        seed: of the order.
+        replicas: the number of batches is a multiple of it, so that every process gets equally many.
+    """
+
+    def __init__(self, lengths: Sequence[float], batch_tokens: float, seed: int = 0, replicas: int = 1):
+        self.lengths = np.asarray(lengths, dtype=np.float64)
+        self.seed, self.epoch = seed, 0
+        self.sizes, count = [], 0
+        for length in np.sort(self.lengths):
+            if count and (count + 1) * length > batch_tokens:
+                self.sizes.append(count)
+                count = 0
+            count += 1
+        self.sizes.append(count)
+        self.repeated = -len(self.sizes) % replicas
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.sizes) + self.repeated
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Visits (see `collator.Visits`): which examples meet in a batch changes with the epoch."""
+        rng = np.random.default_rng((self.seed, self.epoch))
+        order = np.argsort(self.lengths * rng.uniform(0.95, 1.05, len(self.lengths)))
+        batches = np.split(order + self.epoch * len(self.lengths), np.cumsum(self.sizes)[:-1])
+        batches = [batches[i] for i in rng.permutation(len(batches))]
+        for batch in batches + batches[: self.repeated]:
+            yield batch.tolist()
+
+
+class QwenAudioTrainer(Trainer):
+    """Trainer for `QwenAudioForTraining`.
+
+    Args:
+        model: prepared by `stages.prepare`, perhaps wrapped by PEFT.
+        groups: parameter groups with their learning rates.
+        train_examples, dev_examples: what to learn and what to measure on.
+        lengths: of both, in tokens, by a function of the example.
+        collator, dev_collator: with and without randomness.
+        batch_tokens: see `LengthBatches`.
+        decay: last part of the steps, in which the learning rates fall to zero.
+        measure: more figures for each evaluation, from the model.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        arguments: TrainingArguments,
+        groups: list[dict],
+        train_examples: Sequence[Example],
+        dev_examples: Sequence[Example],
+        collator: Collator,
+        dev_collator: Collator,
+        lengths: Callable[[Example], float],
+        batch_tokens: float,
+        decay: float = 0.2,
+        measure: Callable[[QwenAudioForTraining], dict[str, float]] | None = None,
+    ):
+        self.groups, self.dev_collator, self.lengths = groups, dev_collator, lengths
+        self.batch_tokens, self.decay, self.measure = batch_tokens, decay, measure
+        self._parts: dict[str, list[torch.Tensor]] = {}
+        dev = Visits(dev_examples) if dev_examples else None
+        super().__init__(model, arguments, collator, Visits(train_examples), dev, callbacks=[_SetEpoch(), _PlotLoss()])
+        self.model_accepts_loss_kwargs = False  # the loss is a mean over the batch
+        shutil.rmtree(Path(arguments.output_dir, PARTIAL), ignore_errors=True)
+
+    def get_train_dataloader(self) -> DataLoader:
+        self.batches = LengthBatches(
+            [self.lengths(example) for example in self.train_dataset.examples],
+            self.batch_tokens, self.args.data_seed or self.args.seed, self.accelerator.num_processes,
+        )  # fmt: skip
+        return self.accelerator.prepare(self._loader(self.train_dataset, self.batches, self.data_collator))
+
+    def get_eval_dataloader(self, eval_dataset=None) -> DataLoader:
+        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        batches = LengthBatches(
+            [self.lengths(example) for example in dataset.examples],
+            self.batch_tokens, replicas=self.accelerator.num_processes,
+        )  # fmt: skip
+        return self.accelerator.prepare(self._loader(dataset, batches, self.dev_collator))
+
+    def _loader(self, dataset: Visits, batches: LengthBatches, collator: Collator) -> DataLoader:
+        return DataLoader(
+            dataset, batch_sampler=batches, collate_fn=collator, num_workers=self.args.dataloader_num_workers
+        )
+
+    def create_optimizer(self, model=None) -> torch.optim.Optimizer:
+        if self.optimizer is None:
+            self.optimizer = torch.optim.AdamW(
+                self.groups, betas=(self.args.adam_beta1, self.args.adam_beta2), weight_decay=self.args.weight_decay
+            )
+        return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer=None):
+        """Warm-up, a constant rate, and a linear decay in the last part: a run can be prolonged from before it."""
+        if self.lr_scheduler is None:
+            self.lr_scheduler = get_wsd_schedule(
+                optimizer or self.optimizer, self.args.warmup_steps, round(self.decay * num_training_steps),
+                num_training_steps, decay_type="linear",
+            )  # fmt: skip
+        return self.lr_scheduler
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        outputs = model(**inputs)
+        if self.model.training:
+            for name, value in outputs.items():
+                if name != "loss":
+                    self._parts.setdefault(name, []).append(value.detach())
+        return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
+
+    def log(self, logs: dict[str, float], *args, **kwargs) -> None:
+        if "loss" in logs:
+            logs |= {name: round(torch.stack(values).mean().item(), 4) for name, values in self._parts.items()}
+            self._parts.clear()
+        super().log(logs, *args, **kwargs)
+
+    def evaluate(self, *args, **kwargs) -> dict[str, float]:
+        metrics = super().evaluate(*args, **kwargs)
+        if self.measure is not None and self.is_world_process_zero():
+            self.model.eval()
+            more = {f"eval_{name}": value for name, value in self.measure(self.model).items()}
+            self.log(more)
+            metrics |= more
+        return metrics
+
+    def _get_output_dir(self, trial) -> str:
+        folder = super()._get_output_dir(trial)
+        return os.path.join(folder, PARTIAL) if getattr(self, "_is_saving", False) else folder
+
+    def _save_checkpoint(self, model, trial) -> None:
+        """Write the checkpoint aside, then give it its name in one step: a killed process leaves nothing to resume
+        from that isn't whole."""
+        self._is_saving = True
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self._is_saving = False
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            name = f"checkpoint-{self.state.global_step}"
+            final = Path(self.args.output_dir, name)
+            shutil.rmtree(final, ignore_errors=True)
+            os.replace(Path(self.args.output_dir, PARTIAL, name), final)
+            rotate_checkpoints(self.args.output_dir, self.args.save_total_limit)
+        self.accelerator.wait_for_everyone()
+
+    def resume(self) -> None:
+        """Train to the end, from the last whole checkpoint where there is one."""
+        self.train(resume_from_checkpoint=get_last_checkpoint(self.args.output_dir))
+
+
+class _SetEpoch(TrainerCallback):
+    """Tell the batch sampler its epoch; accelerate forgets to when several processes resume."""
+
+    def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs):
+        sampler = train_dataloader.batch_sampler
+        while not isinstance(sampler, LengthBatches):
+            sampler = sampler.batch_sampler
+        sampler.set_epoch(int(state.epoch + 1e-6))
+
+
+class _PlotLoss(TrainerCallback):
+    """Draw training and held-out loss to `loss.png` at every evaluation and at the end."""
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        if state.is_world_process_zero:
+            plot_losses(state.log_history, Path(args.output_dir, "loss.png"))
+
+    on_train_end = on_evaluate
+
+
+def plot_losses(history: Sequence[dict[str, float]], path: Path) -> None:
+    """A chart of every loss in a Trainer's log history."""
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 4))
+    for name in ("loss", "language_loss", "alignment_loss", "eval_loss"):
+        points = [(entry["step"], entry[name]) for entry in history if name in entry]
+        if points:
+            axes.plot(*zip(*points, strict=True), label=name.replace("_", " "), marker="." if len(points) < 30 else None)
+    axes.set(xlabel="step", ylabel="loss per token", ylim=(0, None))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=120, bbox_inches="tight")
+    pyplot.close(figure)
