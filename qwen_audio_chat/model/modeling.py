@@ -68,7 +68,7 @@ class QwenAudioPreTrainedModel(PreTrainedModel):
         """
         kwargs |= {"use_safetensors": True, "ignore_mismatched_sizes": True}  # mismatches are raised below, by name
         model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
-        _refuse_misfits(pretrained_model_name_or_path, info)
+        _refuse_misfits(pretrained_model_name_or_path, model, info)
         if model.config.model_type == official.MODEL_TYPE:
             model.config.model_type = QwenAudioConfig.model_type
             if model.can_generate():
@@ -89,11 +89,18 @@ class QwenAudioPreTrainedModel(PreTrainedModel):
             init.ones_(module.scale)
 
 
-def _refuse_misfits(name: str, info: dict) -> None:
+def _refuse_misfits(name: str, model: nn.Module, info: dict) -> None:
+    wrong = {key: tuple(found) for key, found, _ in info["mismatched_keys"]}
+    for layer_name, layer in model.named_modules():
+        if isinstance(layer, nn.Linear):  # nobody else looks at the shape of what bitsandbytes quantized
+            state = getattr(layer.weight, "quant_state", None)
+            shape = tuple((layer.weight if state is None else state).shape)
+            if shape != (layer.out_features, layer.in_features):
+                wrong[f"{layer_name}.weight"] = shape
     problems = {
         "are missing": sorted(info["missing_keys"]),
         "are not of this model": sorted(info["unexpected_keys"]),
-        "have another shape": [f"{key} {tuple(found)}" for key, found, _ in sorted(info["mismatched_keys"])],
+        "have another shape": [f"{key} {shape}" for key, shape in sorted(wrong.items())],
     }
     for problem, weights in problems.items():
         if weights:

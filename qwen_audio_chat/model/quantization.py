@@ -82,6 +82,14 @@ def import_bitsandbytes() -> bool:
     return True
 
 
+def pack_nf4(model: nn.Module) -> None:
+    """Let bitsandbytes bring its 4-bit layers into its CPU layout now, rather than at the first question."""
+    for layer in model.modules():
+        if type(layer).__name__ == "Linear4bit" and layer.weight.device.type == "cpu":
+            with torch.no_grad():
+                layer(torch.zeros(1, layer.in_features, dtype=torch.bfloat16))
+
+
 def restore_nf4(model: nn.Module) -> None:
     """Bring 4-bit layers of bitsandbytes back from its CPU layout, so that they can be saved.
 
@@ -213,3 +221,13 @@ def quantize_for_release(model: nn.Module, folder: str | Path, parts: dict[str, 
         else:
             state[name] = tensor.to(torch.bfloat16)
     shell.save_pretrained(folder, state_dict=state, max_shard_size=_SHARD)
+
+
+def precision_name(model: nn.Module) -> str:
+    """How the weights are held, for people: "bfloat16", "4-bit NF4", "packed 4-bit" ..."""
+    config = getattr(model.config, "quantization_config", None)
+    if config is None:
+        return str(model.dtype).removeprefix("torch.")
+    if isinstance(config, PackedConfig):
+        return f"packed {config.parts[BODY]}-bit" if BODY in config.parts else "packed 8-bit"
+    return "4-bit NF4" if config.load_in_4bit else "8-bit"
