@@ -106,11 +106,11 @@ def chrf(references: Sequence[Sequence[str]], predictions: Sequence[str]) -> Met
 def _sacrebleu(metric, references: Sequence[Sequence[str]], predictions: Sequence[str]) -> Metric:
     width = max(len(group) for group in references)
     streams = [[group[place] if place < len(group) else None for group in references] for place in range(width)]
-    score = metric.corpus_score(list(predictions), streams, n_bootstrap=RESAMPLES if len(predictions) > 1 else 1)
-    signature = str(metric.get_signature())
-    if len(predictions) < 2:
-        return Metric(score.score, None, signature)
-    return Metric(score.score, (score._mean - score._ci, score._mean + score._ci), signature)
+    value = metric.corpus_score(list(predictions), streams).score
+    # sacrebleu's own bootstrap holds all resamples in memory at once, and fails where some of them score zero.
+    statistics = np.array(metric._extract_corpus_statistics(list(predictions), streams), dtype=float)
+    interval = bootstrap(lambda rows: metric._compute_score_from_stats(rows.sum(axis=0)).score, statistics).interval
+    return Metric(value, interval, str(metric.get_signature()))
 
 
 def accuracy(correct: Sequence[bool], note: str = "") -> Metric:

@@ -1,5 +1,6 @@
 """Pictures of a report: which label is taken for which, and how errors depend on the length of the audio."""
 
+import textwrap
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,10 +64,12 @@ def _confusion_matrix(predictions: list["Prediction"], normalization: str, path:
     common = [name for name, _ in Counter(truth).most_common(MAX_LABELS)]
     guesses = [_only(named_labels(norm(prediction.prediction), set(truth))) for prediction in predictions]
     names = sorted(common) + [OTHER]
-    figure, axes = _figure(figsize=(3 + 0.35 * len(names),) * 2)
+    shown = [textwrap.shorten(name, 40, placeholder=" ...") for name in names]
+    figure, axes = _figure(figsize=(4 + 0.35 * len(names),) * 2)
     ConfusionMatrixDisplay.from_predictions(
         *([name if name in common else OTHER for name in side] for side in (truth, guesses)),
         labels=names,
+        display_labels=shown,
         ax=axes,
         xticks_rotation="vertical",
         colorbar=False,

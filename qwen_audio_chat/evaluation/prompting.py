@@ -58,13 +58,16 @@ def tag_prompt(task: Task, sample: Sample, default_language: str = "en") -> Task
     if task.tags is None:
         raise DataError(f'The task "{task.name}" is for chat models: ask with --prompt chat.')
     audio_language, text_language = languages(task, sample, default_language)
+    instruction = sample.instruction or task.tags.instruction
+    if sample.task == task.tags.task != "transcribe":
+        instruction = sample.instruction  # a line that names its task says all; without an instruction it has none
     if task.tags.task == "question" and not sample.question:
         raise DataError(f'Sample {sample.index + 1} ({sample.name}) needs a "question" for the task "{task.name}".')
     return replace(
         task.tags,
         audio_language=audio_language,
         text_language=text_language,
-        instruction=sample.instruction or task.tags.instruction,
+        instruction=instruction,
         question=sample.question if task.tags.task == "question" else None,
     )
 

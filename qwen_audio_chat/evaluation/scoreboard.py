@@ -2,17 +2,19 @@
 
     python -m qwen_audio_chat.evaluation.scoreboard --work build/pocket --output build/pocket/scoreboard
 
-A set is a manifest `<name>-dev.jsonl` or `<name>-test.jsonl`; what its lines ask decides how it is scored. Everything
-is kept and resumed as in `evaluate`, so that an interrupted or repeated call does only what is missing.
+A set is a manifest `<name>-dev.jsonl` or `<name>-test.jsonl`; what its lines ask decides how it is scored. Speech in
+several languages is asked for its language, too. Everything is kept and resumed as in `evaluate`, so that another call
+does only what is missing.
 """
 
 import argparse
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from transformers import WhisperForConditionalGeneration, WhisperTokenizerFast
+from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
 from .baselines import chance, evenly_spaced, most_frequent
 from .data import DataError, Sample, read_jsonl
@@ -30,7 +32,7 @@ METRICS = {
     "srwt": ("median_shift_ms", "aas_ms"),
     "mna": ("instrument_accuracy", "pitch_within_semitone", "velocity_accuracy"),
     "aqa": ("accuracy", "binary_accuracy"),
-    "chat": ("contains_reference",),
+    "chat": ("contains_reference", "declined", "false_refusals"),
 }
 """What the table shows of each task; of all others, the accuracy."""
 
@@ -39,7 +41,6 @@ LABEL_INSTRUCTIONS = {
     "scene": "asc",
     "emotion_recognition": "ser",
     "vocal_classification": "vsc",
-    "speech_understanding": "lid",
 }
 CHAT_TASKS = ("asr", "s2tt", "aqa", "asc", "ser", "vsc", "lid", "sound", "chat")
 """Tasks whose answer has the same form in a chat as after tags."""
@@ -60,22 +61,35 @@ class HeldOutSet:
     scores: dict[str, dict[str, Metric]] = field(default_factory=dict)
 
 
-def held_out_sets(work: Path) -> list[HeldOutSet]:
-    """The finished held-out manifests below the recipe's work folder.
+def held_out_sets(work: Path, also: Sequence[Path] = ()) -> list[HeldOutSet]:
+    """The finished held-out manifests below the recipe's work folder, and others.
 
     Raises:
         DataError: there is none, or one is malformed.
     """
     paths = [path for split in ("test", "dev") for path in sorted((work / "manifests").glob(f"*-{split}.jsonl"))]
     sets = []
-    for path in paths:
+    for path in [*paths, *also]:
         samples = read_jsonl(path)
         sets.append(HeldOutSet(path.stem, task_of(samples), samples))
+        if languages := _languages(samples):
+            sets.append(HeldOutSet(f"{path.stem}, language", TASKS["lid"], languages))
     if not sets:
         raise DataError(
             f"There are no held-out manifests in {work / 'manifests'}; run the data steps of the recipe first."
         )
     return sets
+
+
+def _languages(samples: Sequence[Sample]) -> list[Sample]:
+    """The same speech, asked for its language; nothing where all of it is in one language."""
+    spoken = {sample.audio_language for sample in samples if sample.task in ("transcribe", "translate")}
+    if len(spoken) < 2 or not spoken <= LANGUAGES.keys():
+        return []
+    return [
+        replace(sample, references=(LANGUAGES[sample.audio_language].title(),), task=None, question=None)
+        for sample in samples
+    ]
 
 
 def task_of(samples: Sequence[Sample]) -> Task:
@@ -115,7 +129,7 @@ def measure(
     task, samples = held_out.task, held_out.samples
 
     def run(system: str, name: str, predict: Predict, prompt: str) -> list[Prediction]:
-        folder = output / held_out.name / system.replace(", ", "-").replace(" ", "-").lower()
+        folder = output / held_out.name.replace(", ", "-") / system.replace(", ", "-").replace(" ", "-").lower()
         runner = Runner(task, samples, folder, model=name, prompt=prompt)
         return [prediction for prediction in runner.run(predict, batch_size) if not prediction.error]
 
@@ -130,7 +144,7 @@ def measure(
         return
     answers[FLOOR] = evenly_spaced(heard) if task.name == "srwt" else most_frequent(heard)
     if yardstick := whisper(held_out):
-        answers[WHISPER] = run(WHISPER, WHISPER, yardstick, "tags")
+        answers[WHISPER] = run(WHISPER, WHISPER, yardstick, "tags" if task.tags else "chat")
     normalization = task.default_normalization(heard, official=False)
     held_out.scores = {system: task.score(predictions, normalization) for system, predictions in answers.items()}
     if task.score is label:
@@ -200,13 +214,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, default=Path("build/pocket"), help="work folder of the recipe")
     parser.add_argument("--output", type=Path, default=Path("build/pocket/scoreboard"), help="folder for the results")
     parser.add_argument("--model", help="the pocket (default: the shipped one)")
+    parser.add_argument("--also", nargs="+", type=Path, default=[], metavar="FILE", help="more held-out manifests")
     parser.add_argument("--only", nargs="+", default=[""], metavar="NAME", help="sets whose names start so")
     parser.add_argument("--batch-size", type=int, default=8)
     args = parser.parse_args(arguments)
 
     from ..pipeline import POCKET, load
 
-    sets = [item for item in held_out_sets(args.work) if item.name.startswith(tuple(args.only))]
+    sets = [item for item in held_out_sets(args.work, args.also) if item.name.startswith(tuple(args.only))]
     model = args.model or str(POCKET)
     chat = load(model, device="cpu")
     whisper = whisper_for(lambda: whisper_base(args.work))

@@ -1,6 +1,6 @@
 """From predictions to the metrics of each task family. Every function takes predictions and a normalisation's name."""
 
-from collections import Counter
+import re
 from collections.abc import Sequence
 
 from ..tags import parse_note, strip_tags
@@ -11,6 +11,14 @@ from .notes import note_metrics
 from .predictions import Prediction
 
 Scores = dict[str, Metric]
+
+DECLINING = re.compile(
+    r"\b(can't|cannot|can not|couldn't|could not|unable to|not able to|don't|do not|didn't) "
+    r"(\w+ )?(hear|tell|make out|understand|recogni[sz]e|know|answer|identify|find)\b"
+    r"|\bthere (is|are|was|were) (no|nothing|only)\b|\b(no|without any) (speech|sound|audio)\b",
+    re.IGNORECASE,
+)
+"""Answers that say that there is nothing to tell."""
 
 
 def transcription(predictions: Sequence[Prediction], normalization: str) -> Scores:
@@ -92,12 +100,6 @@ def named_labels(text: str, labels: set[str]) -> set[str]:
     return found
 
 
-def majority(predictions: Sequence[Prediction], normalization: str) -> float:
-    """Accuracy of always giving the most frequent reference: the floor that any listening must beat."""
-    counts = Counter(normalize(item.references[0], normalization) for item in predictions)
-    return counts.most_common(1)[0][1] / len(predictions)
-
-
 def answer(predictions: Sequence[Prediction], normalization: str) -> Scores:
     """Accuracy of short answers, over all questions and over those answered by yes or no (ClothoAQA).
 
@@ -128,12 +130,24 @@ def note(predictions: Sequence[Prediction], normalization: str) -> Scores:
 
 
 def open_answer(predictions: Sequence[Prediction], normalization: str) -> Scores:
-    """chrF against the reference, and how often the answer contains it."""
-    contained = []
+    """How often an answer contains its reference, chrF, and whether the model says so when it can't tell.
+
+    Where the reference declines to answer ("There is no speech in this audio."), any declining answer is right;
+    "declined" is the share of those, and "false_refusals" the share of the other questions that were declined.
+    """
+    right, declined, refused = [], [], []
     for item in predictions:
         guess = f" {normalize(item.prediction, normalization)} "
-        contained.append(any(f" {normalize(text, normalization)} " in guess for text in item.references))
+        contained = any(f" {normalize(text, normalization)} " in guess for text in item.references)
+        declines = bool(DECLINING.search(item.prediction))
+        if DECLINING.search(item.references[0]):
+            declined.append(declines)
+        else:
+            refused.append(declines)
+        right.append(contained or (declines and bool(DECLINING.search(item.references[0]))))
     return {
+        "contains_reference": accuracy(right, "the reference stands in the answer as whole words"),
         "chrf": chrf([item.references for item in predictions], [item.prediction for item in predictions]),
-        "contains_reference": accuracy(contained, "the reference stands in the answer as whole words"),
+        "declined": accuracy(declined, f"of {len(declined)} questions that can't be answered"),
+        "false_refusals": accuracy(refused, f"of {len(refused)} questions that can be answered"),
     }

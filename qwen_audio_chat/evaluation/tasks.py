@@ -66,7 +66,7 @@ TASKS = {
     task.name: task
     for task in (
         Task(
-            "asr", "Speech recognition", _ASR, "Write down what is said in the audio.", 256,
+            "asr", "Speech recognition", _ASR, "Transcribe the audio.", 256,
             scoring.transcription, ("wer", "cer"),
             english_normalization="whisper_english", official_normalization="official", joins_pieces=True,
         ),
@@ -109,10 +109,10 @@ TASKS = {
         Task(
             "sound", "Sounds", _keyword("event"), "What sound is this?", 16, scoring.label, ("accuracy",),
         ),
+        Task("lid", "Spoken language", None, "Which language is spoken?", CHAT_TOKENS, scoring.label, ("accuracy",)),
         Task(
-            "lid", "Spoken language", _keyword("speech_understanding"), "Which language is spoken?", 8,
-            scoring.label, ("accuracy",),
+            "chat", "Open questions", None, "Describe the audio.", CHAT_TOKENS,
+            scoring.open_answer, ("contains_reference", "chrf"),
         ),
-        Task("chat", "Open questions", None, "Describe the audio.", CHAT_TOKENS, scoring.open_answer, ("chrf",)),
     )
 }  # fmt: skip

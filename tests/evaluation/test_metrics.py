@@ -89,6 +89,15 @@ def test_chrf_is_sacrebleus():
     assert chrf([["the black cat"]], ["the black cat"]).value == pytest.approx(100)
 
 
+def test_intervals_of_bleu_and_chrf_contain_the_value():
+    pairs = [("the cat sat on the mat today", "the cat sat on a mat today"), ("a b c d e", "v w x y z")] * 10
+    references, guesses = [[reference] for reference, _ in pairs], [guess for _, guess in pairs]
+    for score in (bleu(references, guesses), chrf(references, guesses)):
+        assert score.interval[0] < score.value < score.interval[1]
+    # Nothing right at all: sacrebleu's own bootstrap fails here.
+    assert chrf([["hat"], ["sun"]], ["x", "x"]).interval == (0, 0)
+
+
 def test_mean_average_precision_by_hand():
     # bright: found in 1 of 2, no false one: ranked first, so AP = 1/2 * 1 + 1/2 * 2/3. dark: one of two guesses right.
     references = [{"bright"}, {"bright", "dark"}, {"dark"}]

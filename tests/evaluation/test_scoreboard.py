@@ -43,7 +43,11 @@ def work(tmp_path, clip):
     write("speech-0001", [{"text": "never measured"}])
     sound = {"task": "keyword", "audio_language": "unknown", "instruction": "event"}
     write("sounds-test", [sound | {"text": text} for text in ("dog", "dog", "cat", "bell")])
-    write("languages-dev", [sound | {"text": text} for text in ("French", "Italian")])
+    speech = {"task": "translate", "text_language": "en"}
+    write(
+        "phrases-dev",
+        [speech | {"audio_language": code, "text": text} for code, text in (("fr", "hat"), ("it", "sun"))],
+    )
     words = {"task": "transcribe", "timestamps": True}
     write("words-test", [words | {"text": "one two", "words": [[0.0, 0.2, "one"], [0.2, 0.5, "two"]]}])
     messages = [
@@ -71,7 +75,8 @@ def test_held_out_manifests_are_found_and_told_apart(work):
         "sounds-test": "sound",
         "words-test": "srwt",
         "dialogues-test": "chat",
-        "languages-dev": "sound",
+        "phrases-dev": "s2tt",
+        "phrases-dev, language": "lid",
     }
 
 
@@ -106,6 +111,7 @@ def test_systems_stand_side_by_side(work):
     assert WHISPER not in value["sounds-test"]
     assert value["words-test"][POCKET_TAGS]["median_shift_ms"] is None
     assert value["words-test"][FLOOR]["median_shift_ms"] == pytest.approx(25)  # 0.25 s where 0.2 s is right, twice of 4
+    assert value["phrases-dev, language"][FLOOR]["accuracy"] == 0.5
     assert value["dialogues-test"][POCKET_CHAT]["contains_reference"] == 0
 
     table = markdown(list(sets.values()))
@@ -138,7 +144,8 @@ def test_whisper_answers_what_it_can(work):
         "sounds-test": False,
         "words-test": False,
         "dialogues-test": False,
-        "languages-dev": True,
+        "phrases-dev": True,
+        "phrases-dev, language": True,
     }
     assert len(loads) == 1
     assert is_language_name("French") and not is_language_name("dog")

@@ -67,6 +67,15 @@ def test_a_samples_own_fields_come_first():
     )
 
 
+def test_a_line_that_names_its_task_says_all():
+    prompt = tag_prompt(TASKS["sound"], sample(task="keyword", audio_language="unknown"))
+    assert str(prompt) == "<|startofanalysis|><|unknown|><|keyword|><|en|><|notimestamps|>"
+    prompt = tag_prompt(TASKS["s2tt"], sample(task="translate", audio_language="fr"))
+    assert str(prompt) == "<|startoftranscript|><|fr|><|translate|><|en|><|notimestamps|>"
+    # as everywhere, plain transcription is without inverse text normalisation
+    assert tag_prompt(TASKS["asr"], sample(task="transcribe")).instruction == "wo_itn"
+
+
 def test_language_of_speech_where_nothing_tells():
     assert languages(TASKS["asr"], sample(), "de") == ("de", "de")
     assert languages(TASKS["s2tt"], sample(), "de") == ("de", "en")
@@ -91,9 +100,10 @@ def test_a_missing_question_is_one_sentence():
         chat_messages(TASKS["aqa"], sample(), ["wave"])
 
 
-def test_open_questions_have_no_tags():
+@pytest.mark.parametrize("task", ["chat", "lid"])
+def test_open_questions_have_no_tags(task):
     with pytest.raises(DataError, match="--prompt chat"):
-        tag_prompt(TASKS["chat"], sample())
+        tag_prompt(TASKS[task], sample())
 
 
 def answer(prediction: str, *references: str, **fields) -> Prediction:
@@ -134,6 +144,19 @@ def test_a_short_yes_or_no_counts_by_its_first_word():
     rows = [answer("No, it", "no"), answer("yes", "yes"), answer("dog", "dog"), answer("cat", "a cat", "cat")]
     scores = values("aqa", rows, "lower_no_punctuation")
     assert scores == {"accuracy": 0.75, "binary_accuracy": 0.5, "binary_first_word_accuracy": 1.0}
+
+
+def test_declining_is_right_where_there_is_nothing_to_tell():
+    nothing = "There is no speech in this audio that I can make out."
+    rows = [
+        answer("I can't hear any speech in this audio.", nothing),
+        answer("the cat sat", nothing),
+        answer("I cannot tell.", "a dog"),
+        answer("It is a dog.", "a dog"),
+    ]
+    scores = values("chat", rows, "lower_no_punctuation")
+    assert (scores["declined"], scores["false_refusals"], scores["contains_reference"]) == (0.5, 0.5, 0.5)
+    assert values("chat", rows[2:], "lower_no_punctuation")["declined"] is None
 
 
 def test_longer_labels_hide_shorter_ones():
