@@ -28,6 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser)
     parser.add_argument("--task", required=True, metavar="TASK", help=names)
     parser.add_argument("--data", help="JSONL file, or a Hugging Face data set together with --split")
+    parser.add_argument(
+        "--audio-folder",
+        type=Path,
+        metavar="DIR",
+        help="where audio paths start (default: the folder of the JSONL file)",
+    )
     parser.add_argument("--output", required=True, type=Path, help="folder for predictions and results")
     parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="samples asked at once (default 8)")
     parser.add_argument(
@@ -83,7 +89,7 @@ def _predict(args: argparse.Namespace) -> tuple[dict[str, Any], list[Prediction]
     if args.split:
         samples = read_hub(args.data, args.split, config=args.config, text_column=args.text_column)
     else:
-        samples = read_jsonl(args.data)
+        samples = read_jsonl(args.data, args.audio_folder)
     samples = samples[: args.limit]
     prompt = args.prompt or ("chat" if task.tags is None or any(sample.messages for sample in samples) else "tags")
     chat = load_from(args)

@@ -55,8 +55,8 @@ class Sample:
     messages: tuple[dict[str, Any], ...] = field(default=(), repr=False)
 
 
-def read_jsonl(path: str | Path) -> list[Sample]:
-    """Read a JSONL file whose audio paths are relative to its folder.
+def read_jsonl(path: str | Path, audio_folder: Path | None = None) -> list[Sample]:
+    """Read a JSONL file whose audio paths are relative to `audio_folder`, by default the file's own.
 
     Lines are `{"audio", "gt", "source"[, "question"]}` (official), `{"audio", "text", ...}` (this project), or
     dialogues `{"messages": [...]}`, whose last answer is the reference. `gt` and `text` may be a list of references.
@@ -71,10 +71,10 @@ def read_jsonl(path: str | Path) -> list[Sample]:
         raise DataError(f"The data file {path} can't be read: {error.strerror or error}.") from error
     except UnicodeDecodeError as error:
         raise DataError(f"The data file {path} isn't UTF-8 text; is it a JSONL file?") from error
-    samples = []
+    folder, samples = audio_folder or path.parent, []
     for number, line in enumerate(lines, 1):
         if line.strip():
-            samples.append(_sample(line, len(samples), path.parent, f"{path.name}, line {number}"))
+            samples.append(_sample(line, len(samples), folder, f"{path.name}, line {number}"))
     if not samples:
         raise DataError(f"The data file {path} has no samples.")
     return samples

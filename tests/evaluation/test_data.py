@@ -27,6 +27,14 @@ def test_minimal_manifest_line(folder):
     assert not sample.official
 
 
+def test_audio_may_lie_in_another_folder(folder, tmp_path_factory):
+    path = tmp_path_factory.mktemp("elsewhere") / "data.jsonl"
+    path.write_text('{"audio": "clips/a.wav", "gt": "x", "source": "s"}')
+    assert read_jsonl(path, folder)[0].audios == (folder / "clips" / "a.wav",)
+    with pytest.raises(DataError, match="line 1: the audio file clips/a.wav is missing"):
+        read_jsonl(path)
+
+
 def test_official_line(folder):
     row = {"audio": "clips/a.wav", "gt": ["yes", "no"], "source": "clothoaqa_test", "question": "Is it?"}
     [sample] = read_jsonl(write(folder, row))
