@@ -93,9 +93,10 @@ def _predict(args: argparse.Namespace) -> tuple[dict[str, Any], list[Prediction]
     samples = samples[: args.limit]
     prompt = args.prompt or ("chat" if task.tags is None or any(sample.messages for sample in samples) else "tags")
     chat = load_from(args)
-    name = f"{args.model or chat.info.name} ({chat.info.precision})"
+    predictor = ModelPredictor(chat)
+    name = f"{args.model or chat.info.name} ({chat.info.precision}, weights {predictor.weights})"
     runner = Runner(task, samples, args.output, model=name, prompt=prompt, language=args.language)
-    return runner.identity, runner.run(ModelPredictor(chat), args.batch_size)
+    return runner.identity, runner.run(predictor, args.batch_size)
 
 
 def _stored(args: argparse.Namespace) -> tuple[dict[str, Any], list[Prediction]]:

@@ -16,7 +16,7 @@ from ..audio import MAX_CLIP_SECONDS, SAMPLE_RATE, AudioError, load_audio, split
 from .alignment import words_to_text
 from .data import DataError, Sample, fingerprint
 from .normalization import CHARACTER_LANGUAGES
-from .predictions import PARTS, RESULT, SETTINGS, Prediction, PredictionFile, read_predictions
+from .predictions import PARTS, RESULT, SETTINGS, Prediction, PredictionFile, read_predictions, write_whole
 from .prompting import Request, chat_messages, languages, request, tag_prompt
 from .tasks import Task
 
@@ -133,7 +133,7 @@ class Runner:
                     )
             return None
         self.output.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(self.identity, indent=2) + "\n", encoding="utf-8")
+        write_whole(path, json.dumps(self.identity, indent=2) + "\n")
         return None
 
     def _stored(self) -> list[Prediction]:
@@ -141,9 +141,7 @@ class Runner:
         return [prediction for file in files if file.exists() for prediction in read_predictions(file)]
 
     def _write_result(self, predictions: list[Prediction]) -> None:
-        partial = self.output / f"{RESULT}.tmp"
-        partial.write_text("".join(prediction.to_line() for prediction in predictions), encoding="utf-8")
-        partial.replace(self.output / RESULT)
+        write_whole(self.output / RESULT, "".join(prediction.to_line() for prediction in predictions))
         for file in (self.output / PARTS).glob("*.jsonl"):
             file.unlink()
 

@@ -19,7 +19,7 @@ from transformers.models.whisper.tokenization_whisper import LANGUAGES
 from .baselines import chance, evenly_spaced, most_frequent
 from .data import DataError, Sample, read_jsonl
 from .metrics import Metric
-from .predictions import Prediction
+from .predictions import Prediction, write_whole
 from .predictor import ModelPredictor
 from .runner import Predict, Runner
 from .scoring import label
@@ -116,7 +116,7 @@ def measure(
     whisper: Callable[[HeldOutSet], Predict | None],
     output: Path,
     *,
-    pocket_name: str,
+    weights: str,
     batch_size: int,
 ) -> None:
     """Fill in the scores of one set.
@@ -124,31 +124,36 @@ def measure(
     Args:
         pocket: answers requests.
         whisper: gives the predictor for a set, or None where Whisper has no answer to it.
-        output: folder of the scoreboard; each system's predictions get a folder of their own below it.
+        output: folder of the scoreboard; the predictions of each model get a folder of their own below it.
+        weights: of the pocket, as a name; predictions of other weights are kept apart.
     """
     task, samples = held_out.task, held_out.samples
 
-    def run(system: str, name: str, predict: Predict, prompt: str) -> list[Prediction]:
-        folder = output / held_out.name.replace(", ", "-") / system.replace(", ", "-").replace(" ", "-").lower()
-        runner = Runner(task, samples, folder, model=name, prompt=prompt)
+    def run(model: str, predict: Predict, prompt: str) -> list[Prediction]:
+        folder = output / _file_name(held_out.name) / _file_name(f"{model} {prompt}")
+        runner = Runner(task, samples, folder, model=model, prompt=prompt)
         return [prediction for prediction in runner.run(predict, batch_size) if not prediction.error]
 
     answers = {}
     if task.tags is not None:
-        answers[POCKET_TAGS] = run(POCKET_TAGS, pocket_name, pocket, "tags")
+        answers[POCKET_TAGS] = run(f"pocket {weights}", pocket, "tags")
     if task.name in CHAT_TASKS:
-        answers[POCKET_CHAT] = run(POCKET_CHAT, pocket_name, pocket, "chat")
+        answers[POCKET_CHAT] = run(f"pocket {weights}", pocket, "chat")
     heard = next(iter(answers.values()))
     held_out.broken = len(samples) - len(heard)
     if not heard:
         return
     answers[FLOOR] = evenly_spaced(heard) if task.name == "srwt" else most_frequent(heard)
     if yardstick := whisper(held_out):
-        answers[WHISPER] = run(WHISPER, WHISPER, yardstick, "tags" if task.tags else "chat")
+        answers[WHISPER] = run(WHISPER, yardstick, "tags" if task.tags else "chat")
     normalization = task.default_normalization(heard, official=False)
     held_out.scores = {system: task.score(predictions, normalization) for system, predictions in answers.items()}
     if task.score is label:
         held_out.scores[CHANCE] = {"accuracy": Metric(chance(heard)), "named_accuracy": Metric(chance(heard))}
+
+
+def _file_name(text: str) -> str:
+    return "-".join(text.lower().replace(",", " ").split())
 
 
 def whisper_for(load: Callable[[], tuple]) -> Callable[[HeldOutSet], Predict | None]:
@@ -222,13 +227,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from ..pipeline import POCKET, load
 
     sets = [item for item in held_out_sets(args.work, args.also) if item.name.startswith(tuple(args.only))]
-    model = args.model or str(POCKET)
-    chat = load(model, device="cpu")
+    predictor = ModelPredictor(load(args.model or str(POCKET), device="cpu"))
     whisper = whisper_for(lambda: whisper_base(args.work))
     for held_out in sets:
-        name = f"{model} ({chat.info.precision})"
-        measure(held_out, ModelPredictor(chat), whisper, args.output, pocket_name=name, batch_size=args.batch_size)
-        (args.output / "scoreboard.md").write_text(markdown(sets), encoding="utf-8")
+        measure(held_out, predictor, whisper, args.output, weights=predictor.weights, batch_size=args.batch_size)
+        write_whole(args.output / "scoreboard.md", markdown(sets))
     figures = {
         held_out.name: {
             system: {name: metric.value for name, metric in scores.items()}
@@ -236,7 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         }
         for held_out in sets
     }
-    (args.output / "scoreboard.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    write_whole(args.output / "scoreboard.json", json.dumps(figures, indent=2) + "\n")
     print(markdown(sets))
 
 

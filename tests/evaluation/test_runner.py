@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from qwen_audio_chat.evaluation.data import DataError, read_jsonl
 from qwen_audio_chat.evaluation.predictions import PARTS, RESULT, Prediction, PredictionFile, read_predictions
-from qwen_audio_chat.evaluation.predictor import ModelPredictor
+from qwen_audio_chat.evaluation.predictor import ModelPredictor, weights_fingerprint
 from qwen_audio_chat.evaluation.prompting import Request
 from qwen_audio_chat.evaluation.runner import Runner
 from qwen_audio_chat.evaluation.tasks import TASKS
@@ -135,6 +136,14 @@ def test_another_run_in_the_same_folder_is_refused(manifest, tmp_path):
     runner(manifest, tmp_path / "out").run(Counting())
     with pytest.raises(DataError, match=r"another run \(task: asr, now vsc\)"):
         runner(manifest, tmp_path / "out", "vsc").run(Counting())
+
+
+def test_trained_weights_have_another_fingerprint(tiny_chat):
+    before = weights_fingerprint(tiny_chat.model)
+    assert weights_fingerprint(tiny_chat.model) == before
+    with torch.no_grad():
+        tiny_chat.model.model.language_model.layers[0].mlp.up_proj.weight.add_(1e-3)
+    assert weights_fingerprint(tiny_chat.model) != before
 
 
 def test_broken_clips_are_recorded_and_the_rest_goes_on(manifest, tmp_path):

@@ -62,10 +62,10 @@ def constant(text: str):
     return lambda requests: [text] * len(requests)
 
 
-def scored(work, pocket, whisper):
+def scored(work, pocket, whisper, weights="old"):
     sets = {item.name: item for item in held_out_sets(work)}
     for item in sets.values():
-        measure(item, pocket, whisper, work / "out", pocket_name="pocket", batch_size=2)
+        measure(item, pocket, whisper, work / "out", weights=weights, batch_size=2)
     return sets
 
 
@@ -128,6 +128,9 @@ def test_a_second_call_asks_nothing_again(work):
         raise AssertionError("asked again")
 
     assert scored(work, fail, lambda held_out: None)["speech-test"].scores[POCKET_TAGS]["wer"].value == 1
+    # Newly trained weights are asked anew.
+    fresh = scored(work, constant("two"), lambda held_out: None, weights="new")
+    assert fresh["speech-test"].scores[POCKET_TAGS]["wer"].value == 0.5
 
 
 def test_whisper_answers_what_it_can(work):
