@@ -310,6 +310,26 @@ def test_forged_wav_headers(field, value):
         assert value != 8  # the header of 8 channels is wrong, but it can be followed
 
 
+def test_decoded_values_are_counted(monkeypatch, no_child):
+    data = formats.with_soundfile(formats.speech_like(SECONDS, 48000, 8), 48000, "FLAC")
+    monkeypatch.setattr(audio_decoding, "_MAX_VALUES", 8 * 48000 * SECONDS)
+    assert len(load_audio(data)) == len(SPEECH)
+    monkeypatch.setattr(audio_decoding, "_MAX_VALUES", 8 * 48000 * SECONDS - 1)
+    with pytest.raises(AudioError, match="too many samples"):
+        load_audio(data)
+
+
+def test_damaged_packets_are_left_out_up_to_a_number(ffmpeg_in_process, monkeypatch):
+    data = bytearray(formats.with_ffmpeg(formats.speech_like(SECONDS, 48000), 48000, "mp4", "aac"))
+    middle = data.find(b"mdat") + 4 + len(data) // 4
+    data[middle : middle + 3000] = np.random.default_rng(0).bytes(3000)
+    waveform = load_audio(bytes(data))
+    assert 0.7 * len(SPEECH) < len(waveform) < len(SPEECH)
+    monkeypatch.setattr(audio_decoding, "_MAX_DAMAGED_PACKETS", 2)
+    with pytest.raises(AudioError, match="damaged"):
+        load_audio(bytes(data))
+
+
 @pytest.mark.parametrize("text", ["#EXTM3U\n#EXTINF:1,\n{path}\n", "ffconcat version 1.0\nfile {path}\n"])
 def test_playlists_open_nothing(text, tmp_path):
     (tmp_path / "secret.wav").write_bytes(to_wav_bytes(SPEECH))
