@@ -10,6 +10,7 @@ from transformers import AutoProcessor, BitsAndBytesConfig, TrainingArguments
 
 from qwen_audio_chat.chatml import encode_conversation, encode_text
 from qwen_audio_chat.training.alignment import AlignmentHead, ctc_targets, load_head
+from qwen_audio_chat.training.augment import augment
 from qwen_audio_chat.training.collator import Collator, has_transcript
 from qwen_audio_chat.training.manifest import Clip, Example, read_manifests, seconds
 from qwen_audio_chat.training.objective import QwenAudioForTraining
@@ -82,7 +83,7 @@ def run(args: argparse.Namespace) -> Path:
     trainer = QwenAudioTrainer(
         model, training_arguments(args), groups, train, dev,
         Collator(
-            processor, args.seed, load_augment() if args.augment else None, mask_features=args.stage != "finetune",
+            processor, args.seed, augment if args.augment else None, mask_features=args.stage != "finetune",
             corruption=args.corruption, text=stage.language,
         ),
         Collator(processor, text=stage.language),
@@ -166,9 +167,3 @@ def save(trainer: QwenAudioTrainer, processor, folder: Path) -> Path:
         model.save_plain(folder, max_shard_size="45MB")
         processor.save_pretrained(folder)
     return folder
-
-
-def load_augment():
-    from qwen_audio_chat.training.augment import augment
-
-    return augment

@@ -101,17 +101,18 @@ def find(several: Sequence[Fact], rng: np.random.Generator) -> Conversation:
     """Several audios, and which of them holds a thing that only one of them holds."""
     number = int(rng.integers(len(several)))
     fact = several[number]
+    others = [other for n, each in enumerate(several) if n != number for other in facts(each.clip)]
     if fact.kind == "transcribe":
-        others = {word for each in several if each is not fact for word in each.answer.lower().split()}
-        own = [word for word in fact.answer.lower().split() if len(word) > 4 and word not in others]
+        elsewhere = {word for other in others for word in other.answer.lower().split()}
+        own = [word for word in fact.answer.lower().split() if len(word) > 4 and word not in elsewhere]
         if not own:
             return about_one(several, rng)
-        template = ("In which audio is the word \"{}\" said?", "Which audio has the word \"{}\"?")
-        question = _pick(rng, template).format(_pick(rng, own))
+        template = _pick(rng, ('In which audio is the word "{}" said?', 'Which audio has the word "{}"?'))
+        question = template.format(_pick(rng, own))
     else:
-        if sum(each.answer == fact.answer for each in several) > 1:
+        if any((other.kind, other.answer) == (fact.kind, fact.answer) for other in others):
             return about_one(several, rng)
-        template = {"sound": "Which audio is {}?", "language": "Which audio is in {}?", "translate": "Which audio means \"{}\"?"}
+        template = {"sound": "Which audio is {}?", "language": "Which audio is in {}?", "translate": 'Which audio means "{}"?'}
         question = template[fact.kind].format(fact.answer)
     return Conversation().ask(question, [each.clip.audio for each in several]).answer(f"Audio {number + 1}.")
 

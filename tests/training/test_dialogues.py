@@ -1,0 +1,71 @@
+"""Dialogues say what the labels say, about the right audio."""
+
+import re
+
+import numpy as np
+import pytest
+
+from qwen_audio_chat.tags import TaskPrompt
+from qwen_audio_chat.training import dialogues as make
+from qwen_audio_chat.training.manifest import Clip, read_manifests
+
+
+@pytest.fixture
+def clips(tmp_path, clip):
+    import soundfile
+
+    def one(name, prompt, text, seconds=2.0):
+        soundfile.write(tmp_path / f"{name}.wav", clip(0.1), 16000)
+        return Clip(name, tmp_path / f"{name}.wav", prompt, text, seconds=seconds)
+
+    speech = TaskPrompt("transcribe", instruction="wo_itn")
+    sound = TaskPrompt("keyword", "unknown", instruction="event")
+    return [
+        one("a", speech, "the weather is fine today"), one("b", speech, "a piano plays a quiet melody"),
+        one("c", sound, "dog"), one("d", sound, "bell"), one("e", sound, "dog"),
+        one("f", TaskPrompt("translate", "fr", "en"), "a house"), one("g", TaskPrompt("transcribe", "es", "es"), "hola"),
+    ]  # fmt: skip
+
+
+def test_facts(clips):
+    assert [(f.kind, f.answer) for f in make.facts(clips[0])] == [("transcribe", clips[0].text), ("language", "English")]
+    assert [(f.kind, f.answer) for f in make.facts(clips[2])] == [("sound", "dog")]
+    assert [(f.kind, f.answer) for f in make.facts(clips[5])] == [("translate", "a house"), ("language", "French")]
+
+
+def test_many_dialogues_are_well_formed_and_true(clips):
+    talks = make.dialogues(clips, 400, seed=2)
+    said = {clip.audio: {fact.answer for fact in make.facts(clip)} for clip in clips}
+    found = 0
+    for talk in talks:
+        assert [m["role"] for m in talk.messages] == ["user", "assistant"] * (len(talk.messages) // 2)
+        assert 1 <= len(talk.audios) <= 4 and talk.seconds <= 24
+        question = talk.messages[-2]["content"][-1]["text"]
+        answer = talk.messages[-1]["content"]
+        if match := re.fullmatch(r"Audio (\d)\.", answer):
+            wanted = re.search(r'"(.+)"|(?:is in|is) ([\w ]+)\?$', question)
+            wanted = wanted.group(1) or wanted.group(2)
+            holders = [n for n, a in enumerate(talk.audios, 1) if any(wanted in text.split() or wanted == text for text in said[a])]
+            assert holders == [int(match.group(1))]
+            found += 1
+    assert found > 20
+
+
+def test_the_same_seed_gives_the_same_dialogues(clips):
+    assert make.dialogues(clips, 30, seed=5) == make.dialogues(clips, 30, seed=5)
+    assert make.dialogues(clips, 30, seed=5) != make.dialogues(clips, 30, seed=6)
+
+
+def test_compare_tells_same_from_different(clips):
+    dog, bell, other_dog = (make.facts(clips[n])[0] for n in (2, 3, 4))
+    rng = np.random.default_rng(0)
+    assert make.compare((dog, other_dog), rng)[-1]["content"] == "Yes, both are dog."
+    assert make.compare((dog, bell), rng)[-1]["content"].startswith("No, audio 1 is dog and audio 2 is bell")
+
+
+def test_written_dialogues_are_read_back(clips, tmp_path):
+    talks = make.dialogues(clips, 20)
+    (tmp_path / "sub").mkdir()
+    make.write(talks, tmp_path / "sub/dialogues.jsonl")
+    read = read_manifests([tmp_path / "sub/dialogues.jsonl"])
+    assert [[a.resolve() for a in talk.audios] for talk in read] == [talk.audios for talk in talks]

@@ -1,0 +1,120 @@
+"""Training runs: every stage learns, and only what it should; interruption and several processes change nothing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForMultimodalLM
+
+from qwen_audio_chat.training import cli
+
+
+def options(folder, manifest, output, *more):
+    return ["--model", folder, "--train", manifest, "--dev", manifest, "--output", output, "--batch-tokens", 260,
+            "--warmup", 2, "--workers", 0, "--save-every", 4, "--eval-every", 100, *more]  # fmt: skip
+
+
+def changed(before: Path, after: Path) -> set[str]:
+    """Names of the weights that differ."""
+    old = AutoModelForMultimodalLM.from_pretrained(before).state_dict()
+    new, info = AutoModelForMultimodalLM.from_pretrained(after, output_loading_info=True)
+    assert not any(info.values())
+    return {name for name, value in new.state_dict().items() if not torch.equal(value, old[name])}
+
+
+def history(output: Path) -> list[dict]:
+    last = max(output.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    return json.loads((last / "trainer_state.json").read_text())["log_history"]
+
+
+def test_align_trains_projection_and_upper_encoder(tiny_folder, manifest, tmp_path, parse):
+    output = tmp_path / "align"
+    args = parse(*options(tiny_folder, manifest, output, "--stage", "align", "--steps", 8))
+    names = changed(tiny_folder, cli.run(args))
+    assert "model.projector.linear.weight" in names
+    assert {name.split(".")[1] for name in names} == {"projector", "audio_tower"}
+    assert "model.projector.scale" not in names
+    assert (output / "final/alignment.safetensors").exists()
+    assert (output / "loss.png").stat().st_size > 1000
+
+
+def test_finetune_trains_the_language_model_alone(tiny_folder, manifest, tmp_path, parse):
+    args = parse(*options(tiny_folder, manifest, tmp_path / "out", "--steps", 4, "--corruption", 0.2))
+    names = changed(tiny_folder, cli.run(args))
+    assert {name.split(".")[1] for name in names} == {"language_model"}
+    assert not any("embed_tokens" in name for name in names)
+
+
+def test_pretrain_trains_the_encoder_and_only_the_rows_of_tags(tiny_folder, manifest, tmp_path, parse, tiny_tokenizer):
+    output = tmp_path / "out"
+    names = changed(tiny_folder, cli.run(parse(*options(tiny_folder, manifest, output, "--stage", "pretrain", "--steps", 4,
+                                                        "--alignment", 0.3))))  # fmt: skip
+    tables = {"model.language_model.embed_tokens.weight", "lm_head.weight"}
+    assert names >= tables and {name.split(".")[1] for name in names - tables} == {"projector", "audio_tower"}
+    old, new = (AutoModelForMultimodalLM.from_pretrained(f).lm_head.weight for f in (tiny_folder, output / "final"))
+    moved = (old != new).any(dim=1).nonzero().flatten().tolist()
+    tokens = set(tiny_tokenizer.convert_ids_to_tokens(moved))
+    assert "<|transcribe|>" in tokens
+    assert not tokens & {"<|im_start|>", "<|im_end|>", "<|endoftext|>", "the", "Ġthe", "a"}
+
+
+def test_adapters_are_merged_into_the_result(tiny_folder, manifest, tmp_path, parse):
+    output = tmp_path / "out"
+    cli.run(parse(*options(tiny_folder, manifest, output, "--steps", 4, "--method", "lora", "--lora-rank", 4)))
+    adapter = load_file(output / "adapter/adapter_model.safetensors")
+    assert adapter and all("language_model" in name for name in adapter)
+    old = AutoModelForMultimodalLM.from_pretrained(tiny_folder, dtype=torch.bfloat16).state_dict()
+    new = AutoModelForMultimodalLM.from_pretrained(output / "final").state_dict()
+    names = {name for name in new if not torch.equal(new[name], old[name])}
+    assert names and all("language_model.layers" in name and name.endswith("_proj.weight") for name in names)
+
+
+def losses(output: Path) -> dict[int, float]:
+    return {entry["step"]: entry["loss"] for entry in history(output) if "loss" in entry}
+
+
+def start(folder, manifest, output, *more, launcher=()) -> subprocess.Popen:
+    """The command in a process of its own, in float32 so that figures can be compared."""
+    words = map(str, options(folder, manifest, output, "--full-precision", "--log-every", 1, *more))
+    code = "import argparse, sys; from qwen_audio_chat.training import cli; p = argparse.ArgumentParser(); " \
+           "cli.add_arguments(p); cli.run(p.parse_args())"  # fmt: skip
+    script = output.parent / "command.py"
+    script.write_text(code.replace("; ", "\n"))
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
+    return subprocess.Popen([sys.executable, *launcher, str(script), *words], env=environment)
+
+
+def test_killed_and_resumed_gives_the_same_loss_curve(tiny_folder, manifest, tmp_path):
+    settings = ("--stage", "pretrain", "--alignment", 0.3, "--steps", 24, "--corruption", 0.2, "--keep", 9)
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    first, second = (start(tiny_folder, manifest, output, *settings) for output in (straight, broken))
+    while not list(broken.glob("checkpoint-*")):
+        assert second.poll() is None
+        time.sleep(0.05)
+    os.kill(second.pid, signal.SIGKILL)
+    second.wait()
+    assert not (broken / "final").exists()
+    for folder in broken.glob("checkpoint-*"):  # whatever has the name of a checkpoint is whole
+        assert (folder / "trainer_state.json").exists() and (folder / "optimizer.pt").exists()
+    (broken / "partial" / "checkpoint-20").mkdir(parents=True)  # as a process killed while saving leaves it
+    assert start(tiny_folder, manifest, broken, *settings).wait() == 0
+    assert first.wait() == 0
+    assert losses(broken) == losses(straight)
+    assert not changed(straight / "final", broken / "final")
+
+
+def test_two_processes_learn_what_one_does(tiny_folder, manifest, tmp_path):
+    settings = ("--stage", "pretrain", "--steps", 4)
+    one = start(tiny_folder, manifest, tmp_path / "one", *settings, "--accumulate", 2)
+    launcher = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29611")
+    two = start(tiny_folder, manifest, tmp_path / "two", *settings, launcher=launcher)
+    assert one.wait() == 0 and two.wait() == 0
+    single, double = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert double == pytest.approx(single, rel=1e-4)
