@@ -12,10 +12,10 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
-from torch.nn import functional as F
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
+from torch import nn
+from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast
 
 HEAD_FILE = "alignment.safetensors"
@@ -23,7 +23,7 @@ MERGES = 1500
 
 
 def ctc_text(text: str) -> str:
-    """A transcript as the alignment spells it: lower case, a space before every word, no punctuation but apostrophes."""
+    """A transcript as the alignment spells it: lower case, a space before each word, apostrophes but no punctuation."""
     kept = "".join(char if char.isalnum() or char == "'" else " " for char in text.lower().replace("’", "'"))
     return "".join(f" {word}" for word in kept.split())
 

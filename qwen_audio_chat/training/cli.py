@@ -29,7 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--dev", type=Path, nargs="*", default=[], help="manifests to measure on, never learned from")
     add("--output", type=Path, required=True, help="folder for checkpoints, logs and the result")
     add("--stage", choices=STAGES, default="finetune", help="what is trained (default: %(default)s)")
-    add("--method", choices=("full", "lora", "qlora"), default="full", help="of the language model (default: %(default)s)")
+    add(
+        "--method",
+        choices=("full", "lora", "qlora"),
+        default="full",
+        help="of the language model (default: %(default)s)",
+    )
     add("--lora-rank", type=int, default=64, help="rank of the adapters (default: %(default)s)")
     add("--steps", type=int, default=None, help="optimizer steps; instead of --epochs")
     add("--epochs", type=float, default=1.0, help="passes over the data (default: %(default)s)")
@@ -39,7 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--batch-tokens", type=int, default=2500, help="padded tokens in a batch, 25 a second of sound (default: 2500)")
     add("--accumulate", type=int, default=1, help="batches for one step (default: 1)")
     add("--alignment", type=float, default=None, help="weight of the CTC loss beside the language model's")
-    add("--corruption", type=float, default=0.0, help="highest share of random words in the answers' history (default: 0)")
+    add(
+        "--corruption",
+        type=float,
+        default=0.0,
+        help="highest share of random words in the answers' history (default: 0)",
+    )
     add("--augment", action="store_true", help="change the sound at random: noise, reverberation, tempo, bands")
     add("--on-error", choices=("raise", "skip"), default="raise", help="bad manifest lines: refuse or leave out")
     add("--no-check", action="store_true", help="don't decode every audio file before the start")
@@ -51,9 +61,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0)
     add("--full-precision", action="store_true", help="compute in float32 instead of bfloat16")
     add("--gradient-checkpointing", action="store_true", help="recompute activations: less memory, a third slower")
+    parser.set_defaults(run=run)
 
 
-def run(args: argparse.Namespace) -> Path:
+def run(args: argparse.Namespace) -> None:
+    """The command: train one stage and tell where the result is."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    print(f"The trained model is in {train(args)}.")
+
+
+def train(args: argparse.Namespace) -> Path:
     """Train one stage; goes on from the last checkpoint in `--output` if there is one.
 
     Returns:
@@ -62,26 +79,25 @@ def run(args: argparse.Namespace) -> Path:
     Raises:
         ManifestError: a manifest has bad lines and `--on-error` is "raise".
     """
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     stage = stage_of(args)
     check = not args.no_check
-    train = read_manifests(args.train, split="train", on_error=args.on_error, check_audio=check)
+    examples = read_manifests(args.train, split="train", on_error=args.on_error, check_audio=check)
     dev = read_manifests(args.dev, on_error=args.on_error, check_audio=check) if args.dev else []
     if not stage.language:
-        train, dev = ([e for e in examples if has_transcript(e) and seconds(e) <= 30] for examples in (train, dev))
+        examples, dev = ([e for e in each if has_transcript(e) and seconds(e) <= 30] for each in (examples, dev))
 
     processor = AutoProcessor.from_pretrained(args.model)
     model = load_model(args.model, args.method)
     if stage.alignment:
         head = load_head(args.model) or AlignmentHead(
-            model.config.text_config.hidden_size, alignment_vocabulary(processor.tokenizer, train)
+            model.config.text_config.hidden_size, alignment_vocabulary(processor.tokenizer, examples)
         )
-        model.attach_alignment(head, stage.alignment, others=3000)
+        model.attach_alignment(head, stage.alignment)
     model, groups = prepare(model, stage, processor.tokenizer, args.lora_rank)
     for group in groups:
         group["lr"] *= args.learning_rate
     trainer = QwenAudioTrainer(
-        model, training_arguments(args), groups, train, dev,
+        model, training_arguments(args), groups, examples, dev,
         Collator(
             processor, args.seed, augment if args.augment else None, mask_features=args.stage != "finetune",
             corruption=args.corruption, text=stage.language,

@@ -132,9 +132,7 @@ class Collator:
 
     def encode_dialogue(self, example: Dialogue, counts: Sequence[Sequence[int]]) -> tuple[list[int], list[int]]:
         """Ids and labels of a conversation."""
-        chat = encode_conversation(
-            self.processor.tokenizer, example.messages, counts, add_generation_prompt=False
-        )
+        chat = encode_conversation(self.processor.tokenizer, example.messages, counts, add_generation_prompt=False)
         labels = [i if mine else IGNORE for i, mine in zip(chat.input_ids, chat.assistant_mask, strict=True)]
         return chat.input_ids, labels
 

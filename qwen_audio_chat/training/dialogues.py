@@ -1,7 +1,7 @@
 """Dialogues from labelled clips: written templates, several turns and audios, and silence that says nothing.
 
-A labelled clip becomes one *fact* (what is said, which sound it is, which language, which note). Templates ask for it in
-many words; dialogues over several clips compare, find and order such facts.
+A labelled clip becomes one *fact* (what is said, which sound it is, which language). Templates ask for it in many
+words; dialogues over several clips compare, find and order such facts.
 """
 
 import json
@@ -78,8 +78,12 @@ def in_turns(several: Sequence[Fact], rng: np.random.Generator) -> Conversation:
         talk.ask(_pick(rng, _FACTS[fact.kind]), [fact.clip.audio]).answer(fact.answer)
     if rng.random() < 0.4:
         number = int(rng.integers(len(several)))
-        question = {"transcribe": "What was said in audio {}?", "sound": "And what sound was audio {}?",
-                    "language": "Which language was audio {} in?", "translate": "What did audio {} mean in English?"}
+        question = {
+            "transcribe": "What was said in audio {}?",
+            "sound": "And what sound was audio {}?",
+            "language": "Which language was audio {} in?",
+            "translate": "What did audio {} mean in English?",
+        }
         talk.ask(question[several[number].kind].format(number + 1)).answer(several[number].answer)
     return talk
 
@@ -112,7 +116,11 @@ def find(several: Sequence[Fact], rng: np.random.Generator) -> Conversation:
     else:
         if any((other.kind, other.answer) == (fact.kind, fact.answer) for other in others):
             return about_one(several, rng)
-        template = {"sound": "Which audio is {}?", "language": "Which audio is in {}?", "translate": 'Which audio means "{}"?'}
+        template = {
+            "sound": "Which audio is {}?",
+            "language": "Which audio is in {}?",
+            "translate": 'Which audio means "{}"?',
+        }
         question = template[fact.kind].format(fact.answer)
     return Conversation().ask(question, [each.clip.audio for each in several]).answer(f"Audio {number + 1}.")
 
@@ -124,7 +132,9 @@ def compare(pair: Sequence[Fact], rng: np.random.Generator) -> Conversation | No
         return None
     same = first.answer == second.answer
     what = {"sound": "the same kind of sound", "language": "in the same language"}[first.kind]
-    answer = f"Yes, both are {first.answer}." if same else f"No, audio 1 is {first.answer} and audio 2 is {second.answer}."
+    answer = (
+        f"Yes, both are {first.answer}." if same else f"No, audio 1 is {first.answer} and audio 2 is {second.answer}."
+    )
     return Conversation().ask(f"Are these two audios {what}?", [first.clip.audio, second.clip.audio]).answer(answer)
 
 
@@ -153,7 +163,10 @@ def dialogues(clips: Sequence[Clip], count: int, seed: int = 0, longest: float =
     known = [found for clip in clips if (found := facts(clip))]
     result = []
     while len(result) < count:
-        kind, number = rng.choice(["single", "turns", "one", "find", "compare", "order"], p=(0.4, 0.2, 0.12, 0.16, 0.06, 0.06)), 1
+        kind, number = (
+            rng.choice(["single", "turns", "one", "find", "compare", "order"], p=(0.4, 0.2, 0.12, 0.16, 0.06, 0.06)),
+            1,
+        )
         if kind != "single":
             number = 2 if kind == "compare" else int(rng.integers(2, 5))
         several = [_pick(rng, known[int(rng.integers(len(known)))]) for _ in range(number)]

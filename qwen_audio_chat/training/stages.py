@@ -1,6 +1,6 @@
 """What each stage of training changes (arXiv 2311.07919, section 2.2 and 2.3; "align" is this project's addition)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -69,7 +69,8 @@ def prepare(
     """Freeze and unfreeze a model for a stage.
 
     Returns:
-        The model to train (wrapped by PEFT for LoRA and QLoRA) and parameter groups with their learning rates.
+        The model to train (wrapped by PEFT for LoRA and QLoRA), and groups of parameters: their "names" and "lr".
+        Names, because FSDP puts other tensors in the parameters' place.
 
     Raises:
         ValueError: the stage combines adapters with training of other parts.
@@ -77,16 +78,19 @@ def prepare(
     model.requires_grad_(False)
     if stage.text is not None and stage.text_method != "full":
         if stage.encoder or stage.projector or stage.tags:
-            raise ValueError("LoRA and QLoRA train the language model's adapters alone; use text_method='full' instead.")
+            raise ValueError(
+                "LoRA and QLoRA train the language model's adapters alone; use text_method='full' instead."
+            )
         return _with_adapters(model, stage, lora_rank)
     groups = []
+    names = {parameter: name for name, parameter in model.named_parameters()}
 
-    def train(parameters, rate: float | None) -> None:
+    def train(parameters: Iterable[nn.Parameter], rate: float | None) -> None:
         parameters = list(parameters)
         if rate is not None and parameters:
             for parameter in parameters:
                 parameter.requires_grad_(True)
-            groups.append({"params": parameters, "lr": rate})
+            groups.append({"names": [names[parameter] for parameter in parameters], "lr": rate})
 
     encoder = model.model.audio_tower
     train(_upper(encoder, stage.encoder_layers), stage.encoder)
@@ -102,7 +106,7 @@ def prepare(
         tables = {id(t.weight): t for t in (table, model.lm_head)}.values()  # once where they are tied
         for each in tables:
             train_rows_only(each, added_rows(tokenizer))
-        groups.append({"params": [each.weight for each in tables], "lr": stage.tags, "weight_decay": 0.0})
+        groups.append({"names": [names[each.weight] for each in tables], "lr": stage.tags, "weight_decay": 0.0})
     return model, groups
 
 
@@ -126,4 +130,4 @@ def _with_adapters(model: QwenAudioForTraining, stage: Stage, rank: int) -> tupl
         r=rank, lora_alpha=2 * rank, lora_dropout=0.05, target_modules=rf".*language_model\..*\.({names})"
     )
     wrapped = get_peft_model(model, config)
-    return wrapped, [{"params": [p for p in wrapped.parameters() if p.requires_grad], "lr": stage.text}]
+    return wrapped, [{"names": [n for n, p in wrapped.named_parameters() if p.requires_grad], "lr": stage.text}]

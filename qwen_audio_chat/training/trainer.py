@@ -62,7 +62,7 @@ class QwenAudioTrainer(Trainer):
 
     Args:
         model: prepared by `stages.prepare`, perhaps wrapped by PEFT.
-        groups: parameter groups with their learning rates.
+        groups: groups of parameters, as `stages.prepare` gives them.
         train_examples, dev_examples: what to learn and what to measure on.
         lengths: of both, in tokens, by a function of the example.
         collator, dev_collator: with and without randomness.
@@ -115,8 +115,19 @@ class QwenAudioTrainer(Trainer):
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
         if self.optimizer is None:
+            wrappers = ("module.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
+            parameters = {}
+            for name, parameter in (model or self.model).named_parameters():
+                for wrapper in wrappers:
+                    name = name.replace(wrapper, "")
+                parameters[name] = parameter
+            groups = [
+                {key: value for key, value in group.items() if key != "names"}
+                | {"params": [parameters[name] for name in group["names"]]}
+                for group in self.groups
+            ]
             self.optimizer = torch.optim.AdamW(
-                self.groups, betas=(self.args.adam_beta1, self.args.adam_beta2), weight_decay=self.args.weight_decay
+                groups, betas=(self.args.adam_beta1, self.args.adam_beta2), weight_decay=self.args.weight_decay
             )
         return self.optimizer
 
@@ -207,7 +218,9 @@ def plot_losses(history: Sequence[dict[str, float]], path: Path) -> None:
     for name in ("loss", "language_loss", "alignment_loss", "eval_loss"):
         points = [(entry["step"], entry[name]) for entry in history if name in entry]
         if points:
-            axes.plot(*zip(*points, strict=True), label=name.replace("_", " "), marker="." if len(points) < 30 else None)
+            axes.plot(
+                *zip(*points, strict=True), label=name.replace("_", " "), marker="." if len(points) < 30 else None
+            )
     axes.set(xlabel="step", ylabel="loss per token", ylim=(0, None))
     axes.grid(alpha=0.3)
     axes.legend()

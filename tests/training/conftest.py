@@ -30,7 +30,9 @@ def manifest(tmp_path, clip) -> Path:
         lines.append({"audio": f"{n}.wav", "text": f"the weather is fine {'today ' * (n % 3)}".strip()})
     question = [{"type": "audio", "audio": "0.wav"}, {"type": "audio", "audio": "1.wav"},
                 {"type": "text", "text": "Which of them is music?"}]  # fmt: skip
-    lines.append({"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": "It is a dog."}]})
+    lines.append(
+        {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": "It is a dog."}]}
+    )
     path = tmp_path / "train.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path

@@ -53,7 +53,9 @@ def test_dialogue_learns_every_answer_with_its_im_end_and_not_the_newline_after(
 
 def test_padding_is_on_the_left_and_never_learned(tiny_processor, sound):
     prompt = TaskPrompt("transcribe")
-    batch = Collator(tiny_processor)([(Clip("x:1", sound, prompt, "a"), 0), (Clip("x:2", sound, prompt, "a dog that barks"), 1)])
+    batch = Collator(tiny_processor)(
+        [(Clip("x:1", sound, prompt, "a"), 0), (Clip("x:2", sound, prompt, "a dog that barks"), 1)]
+    )
     padding = batch["attention_mask"] == 0
     assert padding[0].any() and not padding[1].any()
     assert padding[0].tolist() == sorted(padding[0].tolist(), reverse=True)
@@ -64,21 +66,23 @@ def test_control_words_in_a_transcript_stay_text(tiny_processor, tiny_tokenizer,
     clip = Clip("x:1", sound, TaskPrompt("transcribe"), "<|im_end|> <audio>")
     labels = Collator(tiny_processor)([(clip, 0)])["labels"][0]
     learned = labels[labels != IGNORE][:-1].tolist()
-    assert not set(learned) & set(tiny_tokenizer.all_special_ids) and not set(learned) & set(tiny_tokenizer.added_tokens_decoder)
+    assert not set(learned) & set(tiny_tokenizer.all_special_ids) and not set(learned) & set(
+        tiny_tokenizer.added_tokens_decoder
+    )
 
 
 def test_word_times_become_time_tokens_on_the_grid(tiny_tokenizer):
     words = [TimedWord(0.54, 0.86, "a"), TimedWord(0.86, 1.17, "dog"), TimedWord(1.5, 1.7, "the")]
     ids = timed_words_to_ids(tiny_tokenizer, words)
-    assert tiny_tokenizer.decode(ids) == (
-        "<|sil|><|0.56|>a<|0.88|>dog<|1.16|><|sil|><|1.52|>the<|1.68|>"
-    )
+    assert tiny_tokenizer.decode(ids) == ("<|sil|><|0.56|>a<|0.88|>dog<|1.16|><|sil|><|1.52|>the<|1.68|>")
 
 
 def test_a_visit_is_always_the_same_and_visits_differ(tiny_processor, sound):
     visits = Visits([Clip("x:1", sound, TaskPrompt("transcribe"), "a dog that barks twice")])
     louder = lambda waveform, rng: waveform * rng.uniform(0.1, 1)  # noqa: E731
-    collate = Collator(tiny_processor, seed=3, augment=louder, augment_probability=1.0, mask_features=True, corruption=0.9)
+    collate = Collator(
+        tiny_processor, seed=3, augment=louder, augment_probability=1.0, mask_features=True, corruption=0.9
+    )
     first, again, other = (collate([visits[n]]) for n in (0, 0, 1))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["input_features"], other["input_features"])

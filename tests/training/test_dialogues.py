@@ -23,12 +23,16 @@ def clips(tmp_path, clip):
     return [
         one("a", speech, "the weather is fine today"), one("b", speech, "a piano plays a quiet melody"),
         one("c", sound, "dog"), one("d", sound, "bell"), one("e", sound, "dog"),
-        one("f", TaskPrompt("translate", "fr", "en"), "a house"), one("g", TaskPrompt("transcribe", "es", "es"), "hola"),
+        one("f", TaskPrompt("translate", "fr", "en"), "a house"),
+        one("g", TaskPrompt("transcribe", "es", "es"), "hola"),
     ]  # fmt: skip
 
 
 def test_facts(clips):
-    assert [(f.kind, f.answer) for f in make.facts(clips[0])] == [("transcribe", clips[0].text), ("language", "English")]
+    assert [(f.kind, f.answer) for f in make.facts(clips[0])] == [
+        ("transcribe", clips[0].text),
+        ("language", "English"),
+    ]
     assert [(f.kind, f.answer) for f in make.facts(clips[2])] == [("sound", "dog")]
     assert [(f.kind, f.answer) for f in make.facts(clips[5])] == [("translate", "a house"), ("language", "French")]
 
@@ -45,7 +49,11 @@ def test_many_dialogues_are_well_formed_and_true(clips):
         if match := re.fullmatch(r"Audio (\d)\.", answer):
             wanted = re.search(r'"(.+)"|(?:is in|is) ([\w ]+)\?$', question)
             wanted = wanted.group(1) or wanted.group(2)
-            holders = [n for n, a in enumerate(talk.audios, 1) if any(wanted in text.split() or wanted == text for text in said[a])]
+            holders = [
+                n
+                for n, a in enumerate(talk.audios, 1)
+                if any(wanted in text.split() or wanted == text for text in said[a])
+            ]
             assert holders == [int(match.group(1))]
             found += 1
     assert found > 20

@@ -37,7 +37,7 @@ def history(output: Path) -> list[dict]:
 def test_align_trains_projection_and_upper_encoder(tiny_folder, manifest, tmp_path, parse):
     output = tmp_path / "align"
     args = parse(*options(tiny_folder, manifest, output, "--stage", "align", "--steps", 8))
-    names = changed(tiny_folder, cli.run(args))
+    names = changed(tiny_folder, cli.train(args))
     assert "model.projector.linear.weight" in names
     assert {name.split(".")[1] for name in names} == {"projector", "audio_tower"}
     assert "model.projector.scale" not in names
@@ -47,15 +47,15 @@ def test_align_trains_projection_and_upper_encoder(tiny_folder, manifest, tmp_pa
 
 def test_finetune_trains_the_language_model_alone(tiny_folder, manifest, tmp_path, parse):
     args = parse(*options(tiny_folder, manifest, tmp_path / "out", "--steps", 4, "--corruption", 0.2))
-    names = changed(tiny_folder, cli.run(args))
+    names = changed(tiny_folder, cli.train(args))
     assert {name.split(".")[1] for name in names} == {"language_model"}
     assert not any("embed_tokens" in name for name in names)
 
 
 def test_pretrain_trains_the_encoder_and_only_the_rows_of_tags(tiny_folder, manifest, tmp_path, parse, tiny_tokenizer):
     output = tmp_path / "out"
-    names = changed(tiny_folder, cli.run(parse(*options(tiny_folder, manifest, output, "--stage", "pretrain", "--steps", 4,
-                                                        "--alignment", 0.3))))  # fmt: skip
+    args = parse(*options(tiny_folder, manifest, output, "--stage", "pretrain", "--steps", 4, "--alignment", 0.3))
+    names = changed(tiny_folder, cli.train(args))
     tables = {"model.language_model.embed_tokens.weight", "lm_head.weight"}
     assert names >= tables and {name.split(".")[1] for name in names - tables} == {"projector", "audio_tower"}
     old, new = (AutoModelForMultimodalLM.from_pretrained(f).lm_head.weight for f in (tiny_folder, output / "final"))
@@ -67,7 +67,7 @@ def test_pretrain_trains_the_encoder_and_only_the_rows_of_tags(tiny_folder, mani
 
 def test_adapters_are_merged_into_the_result(tiny_folder, manifest, tmp_path, parse):
     output = tmp_path / "out"
-    cli.run(parse(*options(tiny_folder, manifest, output, "--steps", 4, "--method", "lora", "--lora-rank", 4)))
+    cli.train(parse(*options(tiny_folder, manifest, output, "--steps", 4, "--method", "lora", "--lora-rank", 4)))
     adapter = load_file(output / "adapter/adapter_model.safetensors")
     assert adapter and all("language_model" in name for name in adapter)
     old = AutoModelForMultimodalLM.from_pretrained(tiny_folder, dtype=torch.bfloat16).state_dict()

@@ -92,15 +92,25 @@ def _attention(tensors: dict[str, torch.Tensor], source: str, target: str, cross
     last = "linear_2" if cross else "linear_1"
     state |= {f"{target}.out_proj.{kind}": tensors[f"{source}/{last}/{kind}"] for kind in ("weight", "bias")}
     norm = f"{target}_layer_norm"
-    return state | {f"{norm}.weight": tensors[f"{source}/layer_norm/gamma"], f"{norm}.bias": tensors[f"{source}/layer_norm/beta"]}
+    return state | {
+        f"{norm}.weight": tensors[f"{source}/layer_norm/gamma"],
+        f"{norm}.bias": tensors[f"{source}/layer_norm/beta"],
+    }
 
 
 def whisper_base(tensors: dict[str, torch.Tensor]) -> WhisperForConditionalGeneration:
     """The whole Whisper base (Radford et al., 2022, arXiv:2212.04356) from CTranslate2's tensors."""
     config = WhisperConfig(
-        vocab_size=51865, d_model=512, encoder_layers=6, decoder_layers=6, encoder_attention_heads=8,
-        decoder_attention_heads=8, encoder_ffn_dim=2048, decoder_ffn_dim=2048, tie_word_embeddings=True,
-    )  # fmt: skip
+        vocab_size=51865,
+        d_model=512,
+        encoder_layers=6,
+        decoder_layers=6,
+        encoder_attention_heads=8,
+        decoder_attention_heads=8,
+        encoder_ffn_dim=2048,
+        decoder_ffn_dim=2048,
+        tie_word_embeddings=True,
+    )
     state = {
         "model.encoder.embed_positions.weight": tensors["encoder/position_encodings/encodings"],
         "model.decoder.embed_positions.weight": tensors["decoder/position_encodings/encodings"],
@@ -139,7 +149,11 @@ def pocket_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """SmolLM2's tokenizer with the tags it lacks and a padding token."""
     backend = AutoTokenizer.from_pretrained(folder, gguf_file=_GGUF).backend_tokenizer
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend, eos_token=IM_END, pad_token=PAD, padding_side="left", clean_up_tokenization_spaces=False
+        tokenizer_object=backend,
+        eos_token=IM_END,
+        pad_token=PAD,
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
     )
     known = set(tokenizer.get_vocab())
     missing = [token for token in special_tokens(TIME_STEP, extra=0) if token not in known]
@@ -162,16 +176,25 @@ def build(work: Path) -> tuple[QwenAudioForConditionalGeneration, QwenAudioProce
     text_config = json.loads(text_model.config.to_json_string(use_diff=False))
     for key in ("quantization_config", "_name_or_path", "architectures"):
         text_config.pop(key, None)
-    end, pad, start, audio_end, slot = tokenizer.convert_tokens_to_ids([IM_END, PAD, AUDIO_START, AUDIO_END, AUDIO_PLACEHOLDER])
+    end, pad, start, audio_end, slot = tokenizer.convert_tokens_to_ids(
+        [IM_END, PAD, AUDIO_START, AUDIO_END, AUDIO_PLACEHOLDER]
+    )
     text_config |= {"vocab_size": len(embeddings), "bos_token_id": None, "eos_token_id": end, "pad_token_id": pad}
     config = QwenAudioConfig(
         audio_config={
-            "model_type": "qwen_audio_encoder", "d_model": 512, "encoder_layers": 6, "encoder_attention_heads": 8,
+            "model_type": "qwen_audio_encoder",
+            "d_model": 512,
+            "encoder_layers": 6,
+            "encoder_attention_heads": 8,
             "encoder_ffn_dim": 2048,
         },
-        text_config=text_config, projector_norm="cosine", tie_word_embeddings=True, audio_start_id=start,
-        audio_end_id=audio_end, audio_token_id=slot,
-    )  # fmt: skip
+        text_config=text_config,
+        projector_norm="cosine",
+        tie_word_embeddings=True,
+        audio_start_id=start,
+        audio_end_id=audio_end,
+        audio_token_id=slot,
+    )
     model = QwenAudioForConditionalGeneration(config)
     whisper, _ = load_whisper(work)
     model.model.audio_tower.load_state_dict(whisper.model.encoder.state_dict())

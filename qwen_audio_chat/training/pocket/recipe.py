@@ -41,12 +41,25 @@ class Run:
 
 
 RUNS = (
-    Run("align", "align", ("speech-*",), ("--steps", "12000", "--batch-tokens", "2500", "--augment", "--save-every", "200")),
-    Run("pretrain", "pretrain", ("speech-*", "spoken-*", "sounds-*", "notes-*"),
-        ("--steps", "4000", "--alignment", "0.3", "--corruption", "0.2", "--batch-tokens", "1600", "--augment")),
-    Run("tune", "finetune", ("speech-*", "spoken-*", "sounds-*", "notes-*", "dialogues", "chat"),
-        ("--steps", "8000", "--corruption", "0.2", "--batch-tokens", "1600", "--augment", "--learning-rate", "3")),
-)  # fmt: skip
+    Run(
+        "align",
+        "align",
+        ("speech-*",),
+        ("--steps", "12000", "--batch-tokens", "2500", "--augment", "--save-every", "200"),
+    ),
+    Run(
+        "pretrain",
+        "pretrain",
+        ("speech-*", "spoken-*", "sounds-*", "notes-*"),
+        ("--steps", "4000", "--alignment", "0.3", "--corruption", "0.2", "--batch-tokens", "1600", "--augment"),
+    ),
+    Run(
+        "tune",
+        "finetune",
+        ("speech-*", "spoken-*", "sounds-*", "notes-*", "dialogues", "chat"),
+        ("--steps", "8000", "--corruption", "0.2", "--batch-tokens", "1600", "--augment", "--learning-rate", "3"),
+    ),
+)
 
 
 def prepare_data(work: Path) -> None:
@@ -84,9 +97,20 @@ def train(run: Run, model: Path, work: Path) -> Path:
     parser = argparse.ArgumentParser()
     cli.add_arguments(parser)
     held_out = select(work, run.data, dev=True)
-    words = ["--stage", run.stage, "--model", model, "--output", output, "--no-check", "--on-error", "skip", *run.options]
+    words = [
+        "--stage",
+        run.stage,
+        "--model",
+        model,
+        "--output",
+        output,
+        "--no-check",
+        "--on-error",
+        "skip",
+        *run.options,
+    ]
     words += ["--train", *select(work, run.data), *(["--dev", *held_out] if held_out else [])]
-    return cli.run(parser.parse_args([str(word) for word in words]))
+    return cli.train(parser.parse_args([str(word) for word in words]))
 
 
 def main() -> None:
@@ -99,8 +123,18 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     model = arguments.start or arguments.work / "initial"
     if not (arguments.work / "initial/config.json").exists():
-        subprocess.run([sys.executable, "-m", "qwen_audio_chat.training.pocket.initialize", "--work", str(arguments.work),
-                        "--output", str(arguments.work / "initial")], check=True)  # fmt: skip
+        subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "qwen_audio_chat.training.pocket.initialize",
+                "--work",
+                str(arguments.work),
+                "--output",
+                str(arguments.work / "initial"),
+            ],
+            check=True,
+        )
     prepare_data(arguments.work)
     build_dialogues(arguments.work)
     for run in RUNS:
