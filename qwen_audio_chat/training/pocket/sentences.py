@@ -6,7 +6,6 @@ dictionaries give the breadth of words, and generated phrases give numbers, date
 
 import gzip
 import hashlib
-import lzma
 import random
 import re
 import subprocess
@@ -21,8 +20,15 @@ from qwen_audio_chat.training.pocket.phrases import phrases
 from qwen_audio_chat.training.pocket.sources import DEFAULT_WORK, fetch
 from qwen_audio_chat.training.pocket.spoken import speakable, transcript
 
-SHARES = {"austen": 0.34, "bible": 0.10, "webster": 0.14, "wordnet": 0.16, "devil": 0.02, "fortunes": 0.14,
-          "phrases": 0.10}
+SHARES = {
+    "austen": 0.34,
+    "bible": 0.10,
+    "webster": 0.14,
+    "wordnet": 0.16,
+    "devil": 0.02,
+    "fortunes": 0.14,
+    "phrases": 0.10,
+}
 TOTAL = 60_000
 
 
@@ -39,12 +45,14 @@ class Sentence:
 def _austen(work: Path) -> Iterator[str]:
     """Paragraphs of the six novels, from an R lazy-load database (4 bytes of length, then zlib)."""
     data = fetch("r-cran-janeaustenr", work) / "usr/lib/R/site-library/janeaustenr/data"
-    index = rdata.conversion.convert(rdata.parser.parse_data(zlib.decompress((data / "Rdata.rdx").read_bytes()))
-                                     if (data / "Rdata.rdx").read_bytes()[:1] == b"x"
-                                     else rdata.parser.parse_file(data / "Rdata.rdx"))
+    index = rdata.conversion.convert(
+        rdata.parser.parse_data(zlib.decompress((data / "Rdata.rdx").read_bytes()))
+        if (data / "Rdata.rdx").read_bytes()[:1] == b"x"
+        else rdata.parser.parse_file(data / "Rdata.rdx")
+    )
     database = (data / "Rdata.rdb").read_bytes()
     for offset, length in index["variables"].values():
-        blob = zlib.decompress(database[int(offset) + 4: int(offset) + int(length)])
+        blob = zlib.decompress(database[int(offset) + 4 : int(offset) + int(length)])
         lines = rdata.conversion.convert(rdata.parser.parse_data(blob))
         yield from _paragraphs("\n".join(str(line) for line in lines))
 
@@ -52,8 +60,13 @@ def _austen(work: Path) -> Iterator[str]:
 def _bible(work: Path) -> Iterator[str]:
     """Chapters of the King James Bible without verse numbers; lists of names are left out by the length of words."""
     reader = fetch("bible-kjv", work) / "usr/bin/bible"
-    text = subprocess.run([reader, "-p", fetch("bible-kjv-text", work) / "usr/lib", "gen1:1-rev22:21"],
-                          capture_output=True, text=True, errors="replace", check=True).stdout
+    text = subprocess.run(
+        [reader, "-p", fetch("bible-kjv-text", work) / "usr/lib", "gen1:1-rev22:21"],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=True,
+    ).stdout
     for chapter in re.split(r"\n\s*(?:[A-Z0-9][\w ]* \d+)\n", text):
         yield re.sub(r"\s+\d+ ", " ", re.sub(r"\s+", " ", chapter)).strip()
 
@@ -90,7 +103,7 @@ def _devil(work: Path) -> Iterator[str]:
 
 
 def _fortunes(work: Path) -> Iterator[str]:
-    unspoken = {"ascii-art", "perl", "translate-me", "knghtbrd", "debian", "linuxcookie", "disclaimer", "zippy", "drugs"}
+    unspoken = set("ascii-art perl translate-me knghtbrd debian linuxcookie disclaimer zippy drugs".split())
     for package in ("fortunes", "fortunes-min"):
         for path in sorted((fetch(package, work) / "usr/share/games/fortunes").iterdir()):
             if path.suffix or path.name in unspoken:
@@ -143,19 +156,30 @@ def _vocabulary(work: Path) -> set[str]:
 
 
 def _known(text: str, words: set[str]) -> bool:
-    """Whether every word, or what it is inflected from, is spelled as in the vocabulary: no slips, no obsolete spelling."""
+    """Whether every word, or its stem, is spelled as in the vocabulary: no slips, no obsolete spelling."""
+
     def spelled(word: str) -> bool:
         if word in words or word.removesuffix("'s") in words:
             return True
         stem = re.sub(r"(?:n't|'(?:ll|ve|re|d|m))$", "", word)
         if stem != word:
             return stem in words or stem in ("is", "ca", "wo", "sha", "i")
-        for ending, replacements in (("ies", ("y",)), ("es", ("", "e")), ("s", ("",)), ("ied", ("y",)),
-                                     ("ed", ("", "e")), ("ing", ("", "e")), ("er", ("", "e")), ("est", ("", "e")),
-                                     ("ly", ("",)), ("ness", ("",))):
+        for ending, replacements in (
+            ("ies", ("y",)),
+            ("es", ("", "e")),
+            ("s", ("",)),
+            ("ied", ("y",)),
+            ("ed", ("", "e")),
+            ("ing", ("", "e")),
+            ("er", ("", "e")),
+            ("est", ("", "e")),
+            ("ly", ("",)),
+            ("ness", ("",)),
+        ):
             if word.endswith(ending) and any(word[: -len(ending)] + tail in words for tail in replacements):
                 return True
         return re.sub(r"(.)\1(?:ed|ing|er|est)$", r"\1", word) in words
+
     return all(map(spelled, text.split()))
 
 
@@ -183,8 +207,14 @@ def sentences(work: Path = DEFAULT_WORK, total: int = TOTAL, seed: int = 1) -> l
     Returns:
         The sentences; none of them twice (compared by transcript).
     """
-    readers = {"austen": (_austen, True), "bible": (_bible, True), "webster": (_webster, True),
-               "wordnet": (_wordnet, False), "devil": (_devil, True), "fortunes": (_fortunes, True)}
+    readers = {
+        "austen": (_austen, True),
+        "bible": (_bible, True),
+        "webster": (_webster, True),
+        "wordnet": (_wordnet, False),
+        "devil": (_devil, True),
+        "fortunes": (_fortunes, True),
+    }
     chosen: dict[str, Sentence] = {}
     vocabulary = _vocabulary(work)
     for source, share in SHARES.items():
@@ -202,8 +232,11 @@ def sentences(work: Path = DEFAULT_WORK, total: int = TOTAL, seed: int = 1) -> l
             if taken >= wanted:
                 break
             sentence = _clean(piece)
-            if sentence and sentence.text not in chosen and (source in ("austen", "bible", "phrases")
-                                                             or _known(sentence.text, vocabulary)):
+            if (
+                sentence
+                and sentence.text not in chosen
+                and (source in ("austen", "bible", "phrases") or _known(sentence.text, vocabulary))
+            ):
                 chosen[sentence.text] = Sentence(sentence.written, sentence.speakable, sentence.text, source)
                 taken += 1
     return sorted(chosen.values(), key=lambda sentence: hashlib.sha256(f"{seed}{sentence.text}".encode()).digest())

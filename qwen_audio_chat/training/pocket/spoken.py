@@ -10,16 +10,47 @@ import unicodedata
 from num2words import num2words
 
 _ABBREVIATIONS = {
-    "Mr.": "Mister", "Mrs.": "Missus", "Messrs.": "Messieurs", "Dr.": "Doctor", "St.": "Saint", "Capt.": "Captain",
-    "Col.": "Colonel", "Gen.": "General", "Lt.": "Lieutenant", "Prof.": "Professor", "Rev.": "Reverend",
-    "Hon.": "Honorable", "Jr.": "Junior", "Sr.": "Senior", "Esq.": "Esquire", "vs.": "versus", "etc.": "et cetera",
-    "&c.": "et cetera", "viz.": "namely", "e.g.": "for example", "i.e.": "that is", "No.": "Number",
+    "Mr.": "Mister",
+    "Mrs.": "Missus",
+    "Messrs.": "Messieurs",
+    "Dr.": "Doctor",
+    "St.": "Saint",
+    "Capt.": "Captain",
+    "Col.": "Colonel",
+    "Gen.": "General",
+    "Lt.": "Lieutenant",
+    "Prof.": "Professor",
+    "Rev.": "Reverend",
+    "Hon.": "Honorable",
+    "Jr.": "Junior",
+    "Sr.": "Senior",
+    "Esq.": "Esquire",
+    "vs.": "versus",
+    "etc.": "et cetera",
+    "&c.": "et cetera",
+    "viz.": "namely",
+    "e.g.": "for example",
+    "i.e.": "that is",
+    "No.": "Number",
 }
 _ABBREVIATION = re.compile("|".join(rf"(?<![\w.]){re.escape(key)}" for key in _ABBREVIATIONS))
 _MONTH = "January|February|March|April|May|June|July|August|September|October|November|December"
 _CURRENCY = {"$": ("dollar", "cent"), "£": ("pound", "penny"), "€": ("euro", "cent")}
-_PLAIN = str.maketrans({"‘": "'", "’": "'", "`": "'", "“": '"', "”": '"', "–": "-", "—": " - ", "…": ".", "æ": "ae",
-                        "œ": "oe", "\u00a0": " "})
+_PLAIN = str.maketrans(
+    {
+        "‘": "'",
+        "’": "'",
+        "`": "'",
+        "“": '"',
+        "”": '"',
+        "–": "-",
+        "—": " - ",
+        "…": ".",
+        "æ": "ae",
+        "œ": "oe",
+        "\u00a0": " ",
+    }
+)
 
 
 def _words(number: int, kind: str = "cardinal") -> str:
@@ -27,7 +58,7 @@ def _words(number: int, kind: str = "cardinal") -> str:
 
 
 def _year(number: int) -> str:
-    """1805 → eighteen oh five, 1900 → nineteen hundred, 2007 → two thousand seven."""
+    """1805 → eighteen oh five, 1900 → nineteen hundred, 2007 → two thousand and seven."""
     century, rest = divmod(number, 100)
     if number % 1000 < 10:
         return _words(number)
@@ -52,8 +83,15 @@ def _money(match: re.Match) -> str:
 def _clock(match: re.Match) -> str:
     hour, minute = int(match[1]), int(match[2])
     tail = " ".join(match[3].upper().replace(".", "")) if match[3] else ""
-    middle = "o'clock" if minute == 0 and not tail else "" if minute == 0 else f"oh {_words(minute)}" if minute < 10 \
+    middle = (
+        "o'clock"
+        if minute == 0 and not tail
+        else ""
+        if minute == 0
+        else f"oh {_words(minute)}"
+        if minute < 10
         else _words(minute)
+    )
     return " ".join(part for part in (_words(hour), middle, tail) if part)
 
 
@@ -78,8 +116,11 @@ def speakable(written: str) -> str:
     text = _ABBREVIATION.sub(lambda match: _ABBREVIATIONS[match[0]], text)
     text = re.sub(r"([$£€])(\d[\d,]*)(?:\.(\d\d))?(?: (hundred|thousand|million|billion))?\b", _money, text)
     text = re.sub(r"\b(\d{1,2}):([0-5]\d)(?: ?([ap]\.?m\.?)(?![a-z]))?", _clock, text, flags=re.IGNORECASE)
-    text = re.sub(rf"\b({_MONTH}) (\d{{1,2}})(?:st|nd|rd|th)?\b(?!:)",
-                  lambda match: f"{match[1]} {_words(int(match[2]), 'ordinal')}", text)
+    text = re.sub(
+        rf"\b({_MONTH}) (\d{{1,2}})(?:st|nd|rd|th)?\b(?!:)",
+        lambda match: f"{match[1]} {_words(int(match[2]), 'ordinal')}",
+        text,
+    )
     text = re.sub(r"\b(\d{1,4})(?:st|nd|rd|th)\b", lambda match: _words(int(match[1]), "ordinal"), text)
     text = re.sub(r"\b(\d[\d,]*)\.(\d{1,4})\b", _decimal, text)
     text = re.sub(r"\d(?:[\d,]*\d)?", _integer, text)
@@ -97,8 +138,9 @@ def transcript(spoken: str) -> str | None:
     Returns:
         The words, or None where the reading is uncertain: acronyms, Roman numerals, initials, symbols or other scripts.
     """
-    if re.search(r"[^A-Za-z'\s.,;:!?\"()\-]", spoken) or re.search(r"\b(?![AIO]\b)[A-Z]{2,}\b|[a-z][A-Z]|\b[B-HJ-Z]\.",
-                                                                 spoken):
+    if re.search(r"[^A-Za-z'\s.,;:!?\"()\-]", spoken) or re.search(
+        r"\b(?![AIO]\b)[A-Z]{2,}\b|[a-z][A-Z]|\b[B-HJ-Z]\.", spoken
+    ):
         return None
     if re.search(r"\b[a-z]*[bcdfghjklmnpqrstvwxz]{6,}[a-z]*\b|(.)\1\1|\.[a-z]", spoken, re.IGNORECASE):
         return None

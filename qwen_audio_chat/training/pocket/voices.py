@@ -46,8 +46,15 @@ def _run(command: list[str], text: str | None = None) -> Audio:
     """Run a program that leaves a WAV at the path that stands for `{out}` in its command."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "out.wav")
-        subprocess.run([part.replace("{out}", str(out)) for part in command], input=text, text=True, check=True,
-                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=60)
+        subprocess.run(
+            [part.replace("{out}", str(out)) for part in command],
+            input=text,
+            text=True,
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=60,
+        )
         return soundfile.read(io.BytesIO(out.read_bytes()), dtype="float32")
 
 
@@ -60,22 +67,70 @@ class Flite:
 
     def say(self, text: str, voice: str, speed: float, rng: random.Random) -> Audio:
         pitch = rng.uniform(*self._pitch[voice])
-        return _run(["flite", "-voice", voice, "--setf", f"duration_stretch={1 / speed:.3f}",
-                     "--setf", f"int_f0_target_mean={pitch:.1f}", "-t", text, "-o", "{out}"])
+        return _run(
+            [
+                "flite",
+                "-voice",
+                voice,
+                "--setf",
+                f"duration_stretch={1 / speed:.3f}",
+                "--setf",
+                f"int_f0_target_mean={pitch:.1f}",
+                "-t",
+                text,
+                "-o",
+                "{out}",
+            ]
+        )
 
 
 class Espeak:
     """espeak-ng: robotic, but with accents and voice variants that nothing else here has."""
 
     accents = ("en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp", "en-gb-x-gbcwmd", "en-gb-x-gbclan", "en-029")
-    variants = ("m1", "m2", "m3", "m4", "m5", "m6", "m7", "f1", "f2", "f3", "f4", "f5", "steph", "anika", "Annie",
-                "Denis", "Lee", "Michael", "Alex", "Mario", "linda", "john", "David")
+    variants = (
+        "m1",
+        "m2",
+        "m3",
+        "m4",
+        "m5",
+        "m6",
+        "m7",
+        "f1",
+        "f2",
+        "f3",
+        "f4",
+        "f5",
+        "steph",
+        "anika",
+        "Annie",
+        "Denis",
+        "Lee",
+        "Michael",
+        "Alex",
+        "Mario",
+        "linda",
+        "john",
+        "David",
+    )
     voices = tuple("+".join(pair) for pair in itertools.product(accents, variants))
     held_out = ()
 
     def say(self, text: str, voice: str, speed: float, rng: random.Random) -> Audio:
-        return _run(["espeak-ng", "-v", voice, "-s", str(round(165 * speed)), "-p", str(rng.randrange(20, 80)),
-                     "-w", "{out}", text])
+        return _run(
+            [
+                "espeak-ng",
+                "-v",
+                voice,
+                "-s",
+                str(round(165 * speed)),
+                "-p",
+                str(rng.randrange(20, 80)),
+                "-w",
+                "{out}",
+                text,
+            ]
+        )
 
 
 class Festival:
@@ -87,8 +142,10 @@ class Festival:
     def say(self, text: str, voice: str, speed: float, rng: random.Random) -> Audio:
         setup = f"(voice_{voice}) (Parameter.set 'Duration_Stretch {1 / speed:.3f})"
         if voice.endswith("diphone"):
-            setup += f" (set! int_lr_params '((target_f0_mean {rng.uniform(80, 160):.0f}) (target_f0_std " \
-                     f"{rng.uniform(8, 26):.0f}) (model_f0_mean 170) (model_f0_std 34)))"
+            setup += (
+                f" (set! int_lr_params '((target_f0_mean {rng.uniform(80, 160):.0f}) (target_f0_std "
+                f"{rng.uniform(8, 26):.0f}) (model_f0_mean 170) (model_f0_std 34)))"
+            )
         return _run(["text2wave", "-eval", f"(begin {setup})", "-o", "{out}"], text)
 
 
@@ -124,26 +181,60 @@ class Piper:
                 ids += [*table.get(phoneme, []), *table["_"]]
         ids += table["$"]
         scales = np.array([rng.uniform(0.5, 0.9), 1 / speed, rng.uniform(0.6, 1.0)], dtype=np.float32)
-        audio = session.run(None, {"input": np.array([ids], dtype=np.int64), "scales": scales,
-                                   "input_lengths": np.array([len(ids)], dtype=np.int64)})[0]
+        audio = session.run(
+            None,
+            {
+                "input": np.array([ids], dtype=np.int64),
+                "scales": scales,
+                "input_lengths": np.array([len(ids)], dtype=np.int64),
+            },
+        )[0]
         return audio.ravel(), config["audio"]["sample_rate"]
 
 
 # Kokoro was trained on its own phoneme letters: one for each diphthong and affricate.
-_KOKORO_LETTERS = (("aɪ", "I"), ("aʊ", "W"), ("dʒ", "ʤ"), ("eɪ", "A"), ("tʃ", "ʧ"), ("ɔɪ", "Y"), ("ʔn", "tᵊn"),
-                   ("ə‍l", "ᵊl"), ("r", "ɹ"), ("x", "k"), ("ç", "k"), ("ɐ", "ə"), ("ɚ", "əɹ"), ("ɬ", "l"), ("ʲ", ""))
-_KOKORO_AMERICAN = (("oʊ", "O"), ("ɜːɹ", "ɜɹ"), ("ɜː", "ɜɹ"), ("ɪə", "iə"), ("ː", ""), ("o", "ɔ"), ("ɾ", "T"), ("ʔ", "t"))
+_KOKORO_LETTERS = (
+    ("aɪ", "I"),
+    ("aʊ", "W"),
+    ("dʒ", "ʤ"),
+    ("eɪ", "A"),
+    ("tʃ", "ʧ"),
+    ("ɔɪ", "Y"),
+    ("ʔn", "tᵊn"),
+    ("ə‍l", "ᵊl"),
+    ("r", "ɹ"),
+    ("x", "k"),
+    ("ç", "k"),
+    ("ɐ", "ə"),
+    ("ɚ", "əɹ"),
+    ("ɬ", "l"),
+    ("ʲ", ""),
+)
+_KOKORO_AMERICAN = (
+    ("oʊ", "O"),
+    ("ɜːɹ", "ɜɹ"),
+    ("ɜː", "ɜɹ"),
+    ("ɪə", "iə"),
+    ("ː", ""),
+    ("o", "ɔ"),
+    ("ɾ", "T"),
+    ("ʔ", "t"),
+)
 _KOKORO_BRITISH = (("eə", "ɛː"), ("iə", "ɪə"), ("əʊ", "Q"), ("o", "ɔ"), ("ɾ", "t"), ("ʔ", "t"))
 
 
 class Kokoro:
     """Kokoro-82M (StyleTTS 2) with mixed speakers: `mix-0042` is a random blend, always the same for its number."""
 
-    _english = ("af_alloy af_aoede af_bella af_heart af_jessica af_kore af_nicole af_nova af_river af_sarah af_sky am_adam "
-                "am_echo am_eric am_fenrir am_liam am_onyx am_puck am_santa bf_alice bf_isabella bf_lily "
-                "bm_daniel bm_fable bm_lewis").split()
-    _foreign = ("ef_dora em_alex ff_siwis hf_alpha hf_beta hm_omega if_sara im_nicola jf_alpha jf_nezumi jm_kumo pf_dora "
-                "pm_alex zf_xiaoxiao zf_xiaoyi zm_yunjian zm_yunxi").split()
+    _english = (
+        "af_alloy af_aoede af_bella af_heart af_jessica af_kore af_nicole af_nova af_river af_sarah af_sky am_adam "
+        "am_echo am_eric am_fenrir am_liam am_onyx am_puck am_santa bf_alice bf_isabella bf_lily "
+        "bm_daniel bm_fable bm_lewis"
+    ).split()
+    _foreign = (
+        "ef_dora em_alex ff_siwis hf_alpha hf_beta hm_omega if_sara im_nicola jf_alpha jf_nezumi jm_kumo pf_dora "
+        "pm_alex zf_xiaoxiao zf_xiaoyi zm_yunjian zm_yunxi"
+    ).split()
     held_out = ("bf_emma", "am_michael", "bm_george")
     voices = (*_english, *(f"mix-{number:04d}" for number in range(1200)))
 
@@ -182,7 +273,9 @@ class Kokoro:
             weights = rng.dirichlet(np.full(count, 1.2))
             if half.start == 0 and rng.random() < 0.4:
                 weights = 1.3 * weights - 0.3 / count  # a little beyond the speakers themselves
-            halves.append(sum(weight * self._pack(name)[length, half] for weight, name in zip(weights, names)))
+            halves.append(
+                sum(weight * self._pack(name)[length, half] for weight, name in zip(weights, names, strict=True))
+            )
         return np.concatenate(halves).astype(np.float32)
 
     def say(self, text: str, voice: str, speed: float, rng: random.Random) -> Audio:
@@ -193,8 +286,14 @@ class Kokoro:
             phonemes = phonemes.replace(old, new)
         ids = [vocabulary[char] for char in re.sub(r"\s+", " ", phonemes).strip() if char in vocabulary][:508]
         style = self._style(voice, len(ids) - 1)
-        audio = session.run(None, {"tokens": np.array([[0, *ids, 0]], dtype=np.int64), "style": style[None],
-                                   "speed": np.array([speed], dtype=np.float32)})[0]
+        audio = session.run(
+            None,
+            {
+                "tokens": np.array([[0, *ids, 0]], dtype=np.int64),
+                "style": style[None],
+                "speed": np.array([speed], dtype=np.float32),
+            },
+        )[0]
         return np.asarray(audio, dtype=np.float32).ravel(), 24_000
 
 

@@ -1,0 +1,169 @@
+"""Words spoken by people in other languages, for speech translation into English and for naming the language.
+
+    python -m qwen_audio_chat.training.pocket.languages --work build/pocket
+
+Two children's programs hold recorded object names with the English text beside them; telephone prompts add sentences;
+espeak-ng adds languages and voices where recordings are few. Translation is split by content, so that no held-out
+phrase was heard in any language; language is split by speaker where a language has several sources.
+"""
+
+import argparse
+import random
+import re
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from qwen_audio_chat.audio import SAMPLE_RATE
+from qwen_audio_chat.tags import LANGUAGES
+from qwen_audio_chat.training.pocket.conversion import read_sound, trim
+from qwen_audio_chat.training.pocket.manifests import Line, write_clip, write_manifest
+from qwen_audio_chat.training.pocket.recordings import bucket, plain
+from qwen_audio_chat.training.pocket.sources import DEFAULT_WORK, fetch
+
+NAMES = {
+    "en": "English",
+    "fr": "French",
+    "de": "German",
+    "es": "Spanish",
+    "it": "Italian",
+    "ru": "Russian",
+    "ro": "Romanian",
+    "ca": "Catalan",
+    "bg": "Bulgarian",
+    "el": "Greek",
+    "uk": "Ukrainian",
+    "da": "Danish",
+    "lt": "Lithuanian",
+    "nn": "Norwegian",
+    "sl": "Slovenian",
+    "nl": "Dutch",
+    "be": "Belarusian",
+    "pt": "Portuguese",
+    "fi": "Finnish",
+    "sv": "Swedish",
+    "ja": "Japanese",
+    "ko": "Korean",
+    "zh": "Chinese",
+}
+QUESTION = "Which language is spoken?"
+SHORTEST_S, LONGEST_S = 0.35, 20.0
+
+Word = tuple[str, np.ndarray, str, str, str]  # identifier, waveform, language, English text or "", source
+
+
+def tuxpaint(work: Path) -> Iterator[Word]:
+    """Object names: `<object>_desc_<language>.ogg` beside `<object>.txt`, whose first line is English."""
+    stamps = fetch("tuxpaint-stamps-default", work) / "usr/share/tuxpaint/stamps"
+    for path in sorted(stamps.rglob("*_desc_*.ogg")):
+        name, _, language = path.stem.partition("_desc_")
+        text = path.with_name(f"{name}.txt")
+        if language not in NAMES or not text.exists():
+            continue
+        english = text.read_text(encoding="utf-8", errors="replace").splitlines()[0]
+        identifier = "-".join((*path.relative_to(stamps).parent.parts, name))
+        yield from _loaded(f"tuxpaint-{language}-{identifier}", path, language, english, "tuxpaint-stamps-default")
+    for path in sorted((stamps / "symbols/math").glob("[0-9]_*.ogg")):  # digits, in still more languages
+        digit, _, language = path.stem.partition("_")
+        language = {"zh_tw": "zh", "nb": "nn"}.get(language, language)
+        if language in NAMES:
+            yield from _loaded(f"tuxpaint-{path.stem}", path, language, digit, "tuxpaint-digits")
+
+
+def ktuberling(work: Path) -> Iterator[Word]:
+    """Object names of a picture game; the names of the sounds are English: `egypt_palmtree` is a palm tree."""
+    folder = fetch("ktuberling-data", work) / "usr/share/ktuberling/sounds"
+    glued = {
+        "palmtree": "palm tree",
+        "fallingstar": "falling star",
+        "moonwalker": "moon walker",
+        "broccolli": "broccoli",
+    }
+    for theme in sorted(folder.glob("*.soundtheme")):
+        if theme.stem not in NAMES:
+            continue
+        for sound in ElementTree.parse(theme).getroot().iter("sound"):
+            english = sound.get("name").rsplit("_", 1)[-1]
+            english = re.sub(r"\d+$", "", english)
+            path = folder / sound.get("file")
+            if path.exists():
+                yield from _loaded(
+                    f"ktuberling-{theme.stem}-{sound.get('name')}",
+                    path,
+                    theme.stem,
+                    glued.get(english, english),
+                    "ktuberling-data",
+                )
+
+
+def telephone(work: Path) -> Iterator[Word]:
+    """Prompts in Spanish, French, Italian, Russian and English; for the language only."""
+    for language in ("en", "es", "fr", "it", "ru"):
+        folder = next((fetch(f"asterisk-core-sounds-{language}-wav", work) / "usr/share/asterisk/sounds").iterdir())
+        for path in sorted(folder.glob("*.wav")):
+            yield from _loaded(f"asterisk-{language}-{path.stem}", path, language, "", f"asterisk-{language}")
+
+
+def _loaded(identifier: str, path: Path, language: str, english: str, source: str) -> Iterator[Word]:
+    try:
+        waveform = trim(read_sound(path), 0.15, 0.2)
+    except soundfile.LibsndfileError:
+        return
+    if SHORTEST_S <= len(waveform) / SAMPLE_RATE <= LONGEST_S:
+        yield identifier, waveform, language, english, source
+
+
+def lines_of(word: Word, audio: str, seconds: float) -> Iterator[Line]:
+    """The tasks one clip serves: name the language, and, where the English is known and short, translate."""
+    identifier, _, language, english, source = word
+    common = {
+        "audio": audio,
+        "timestamps": False,
+        "text_language": "en",
+        "source": source,
+        "language": language,
+        "speaker": f"{source}-{language}",
+        "seconds": round(seconds, 3),
+    }
+    held_out_speaker = source == "ktuberling-data"  # other people than those of the training set
+    yield common | {
+        "task": "question",
+        "audio_language": "unknown",
+        "instruction": None,
+        "question": QUESTION,
+        "text": NAMES[language],
+        "split": ("dev" if bucket(identifier) < 0.5 else "test") if held_out_speaker else "train",
+    }
+    text = plain(english)
+    if text and 1 <= len(text.split()) <= 6:
+        place = bucket(text)
+        common |= {
+            "task": "transcribe" if language == "en" else "translate",
+            "text": text,
+            "question": None,
+            "audio_language": language if language in LANGUAGES else "unknown",
+        }
+        common["instruction"] = "wo_itn" if language == "en" else "itn"
+        yield common | {"split": "test" if place < 0.1 else "dev" if place < 0.2 else "train"}
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--work", type=Path, default=DEFAULT_WORK, help="work folder (default: %(default)s)")
+    work = parser.parse_args().work
+    for name, read in (("ktuberling", ktuberling), ("telephone", telephone), ("tuxpaint", tuxpaint)):
+        lines: list[Line] = []
+        for word in read(work):
+            audio = Path("clips", "languages", f"{word[0]}.flac")
+            seconds = write_clip(work / audio, word[1])
+            lines += lines_of(word, f"../{audio}", seconds)
+        random.Random(0).shuffle(lines)
+        write_manifest(work / f"manifests/languages-{name}.jsonl", lines)
+
+
+if __name__ == "__main__":
+    main()

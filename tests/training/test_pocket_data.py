@@ -1,0 +1,171 @@
+"""Data of the pocket recipe: spoken forms, augmentation, shards that survive interruption, splits, notes, fetching."""
+
+import json
+import random
+import struct
+
+import numpy as np
+import pytest
+
+from qwen_audio_chat.training.augment import augment, room_response
+from qwen_audio_chat.training.pocket import sources
+from qwen_audio_chat.training.pocket.manifests import read_manifest, write_clip, write_shard
+from qwen_audio_chat.training.pocket.phrases import phrases
+from qwen_audio_chat.training.pocket.spoken import speakable, transcript
+
+SECOND = 16_000
+
+
+@pytest.mark.parametrize(
+    ("written", "text"),
+    [
+        ("Mr. Darcy paid $12.50 for 3 books.", "mister darcy paid twelve dollars and fifty cents for three books"),
+        ("It was the 21st of June, 1805.", "it was the twenty first of june eighteen oh five"),
+        ("The train leaves at 4:05.", "the train leaves at four oh five"),
+        ("About 57% of 1,234 people", "about fifty seven percent of one thousand two hundred and thirty four people"),
+        ("He wrote 3.14, didn't he?", "he wrote three point one four didn't he"),
+        ("On March 3, 2007 it rained.", "on march third two thousand and seven it rained"),
+        ("‘Well-known’ — said the café's owner…", "well known said the cafe's owner"),
+    ],
+)
+def test_text_is_transcribed_as_a_reader_says_it(written, text):
+    assert transcript(speakable(written)) == text
+
+
+@pytest.mark.parametrize("written", ["The NASA report", "Louis XIV reigned", "a = b + c", "привет", "www.example.com/x"])
+def test_uncertain_readings_are_refused(written):
+    assert transcript(speakable(written)) is None
+
+
+def test_every_generated_phrase_has_a_transcript_and_depends_on_the_seed_alone():
+    made = list(phrases(400, random.Random(3)))
+    assert made == list(phrases(400, random.Random(3)))
+    texts = [transcript(speakable(phrase)) for phrase in made]
+    spelled = sum(text is None for text in texts)
+    assert spelled < 40, "only a few phrases may be refused"
+    assert all(not any(char.isdigit() for char in text) for text in texts if text)
+
+
+@pytest.fixture
+def tone():
+    return (0.3 * np.sin(2 * np.pi * 440 * np.arange(3 * SECOND) / SECOND)).astype(np.float32)
+
+
+def test_augmentation_keeps_length_range_and_seed(tone):
+    changed = 0
+    for seed in range(60):
+        out = augment(tone, np.random.default_rng(seed))
+        assert out.dtype == np.float32 and out.shape == tone.shape
+        assert np.isfinite(out).all() and np.abs(out).max() <= 1.0 + 1e-5
+        np.testing.assert_array_equal(out, augment(tone, np.random.default_rng(seed)))
+        correlation = abs(np.corrcoef(out, tone)[0, 1])
+        changed += correlation < 0.99
+    assert changed > 20, "most clips are really changed"
+
+
+def test_augmentation_passes_silence_and_single_samples():
+    for clip in (np.zeros(0, np.float32), np.zeros(100, np.float32), np.ones(1, np.float32)):
+        out = augment(clip, np.random.default_rng(0))
+        assert out.shape == clip.shape and np.isfinite(out).all()
+
+
+def test_a_room_starts_with_the_direct_sound_and_fades():
+    response = room_response(np.random.default_rng(4))
+    assert response[0] == 1.0
+    energy = np.square(response[16:])
+    quarter = len(energy) // 4
+    assert energy[:quarter].sum() > 10 * energy[-quarter:].sum()
+
+
+def test_a_stopped_shard_goes_on_where_it_stood(tmp_path):
+    path, made = tmp_path / "manifests/speech-0001.jsonl", []
+
+    def make(item):
+        if item == "c" and not stopped:
+            stopped.append(item)
+            raise KeyboardInterrupt
+        made.append(item)
+        return None if item == "b" else {"audio": f"{item}.flac", "text": item}
+
+    stopped = []
+    with pytest.raises(KeyboardInterrupt):
+        write_shard(path, "abcd", make)
+    assert not path.exists(), "a shard appears only when it is complete"
+    with path.with_suffix(".jsonl.partial").open("a") as partial:
+        partial.write('{"id": "c", "li')  # killed while it wrote
+    lines = write_shard(path, "abcd", make)
+    assert made == ["a", "b", "c", "d"], "nothing is made twice"
+    assert [line["text"] for line in lines] == ["a", "c", "d"] == [line["text"] for line in read_manifest(path)]
+    assert not list(path.parent.glob("*.partial"))
+    assert write_shard(path, "abcd", make) == lines and len(made) == 4
+
+
+def test_clips_are_16_khz_flac(tmp_path, tone):
+    soundfile = pytest.importorskip("soundfile")
+    assert write_clip(tmp_path / "deep/er/a.flac", tone) == 3.0
+    info = soundfile.info(tmp_path / "deep/er/a.flac")
+    assert (info.samplerate, info.channels, info.format) == (SECOND, 1, "FLAC")
+
+
+def test_sources_are_pinned_and_licensed():
+    names = [source.name for source in sources.SOURCES]
+    assert len(names) == len(set(names))
+    for source in sources.SOURCES:
+        assert len(source.sha256) == 64 and int(source.sha256, 16) and source.version and source.licence and source.use
+        assert source.purpose in ("train", "tool", "evaluation")
+
+
+def test_a_package_with_another_hash_is_refused(tmp_path):
+    source = sources.SOURCES[0]
+    archive = tmp_path / "downloads" / f"{source.name}-{source.version}" / "a.deb"
+    archive.parent.mkdir(parents=True)
+    archive.write_bytes(b"not the package")
+    with pytest.raises(sources.SourceError, match="SHA-256"):
+        sources.fetch(source.name, tmp_path)
+    assert not archive.exists() and not (tmp_path / "packages").exists()
+
+
+def test_notes_are_split_by_program_and_named_by_tags():
+    notes = pytest.importorskip("qwen_audio_chat.training.pocket.notes", exc_type=ImportError)
+    from qwen_audio_chat.tags import parse_note
+
+    for family, programs in notes.FAMILIES.items():
+        splits = {notes.split_of(family, program) for program in programs}
+        assert splits == {"train", "dev", "test"}, family
+    used = [program for programs in notes.FAMILIES.values() for program in programs]
+    assert len(used) == len(set(used)), "a program belongs to one family"
+    note = parse_note(notes.note_text(60, 75, "organ"))
+    assert (note.pitch, note.velocity, note.instrument) == (60, 75, "organ")
+
+
+def test_the_midi_file_holds_the_notes():
+    notes = pytest.importorskip("qwen_audio_chat.training.pocket.notes", exc_type=ImportError)
+    data = notes.midi_file([(19, 60, 100, 1.0), (40, 72, 30, 0.5)], slot_s=4.0)
+    assert data[:4] == b"MThd" and struct.unpack(">I", data[18:22])[0] == len(data) - 22
+    assert bytes([0xC0, 19, 0, 0x90, 60, 100]) in data and bytes([0xC0, 40, 0, 0x90, 72, 30]) in data
+
+
+def test_translation_never_shares_a_phrase_between_splits():
+    languages = pytest.importorskip("qwen_audio_chat.training.pocket.languages", exc_type=ImportError)
+    samples = np.zeros(SECOND, np.float32)
+    splits: dict[str, set[str]] = {}
+    for language in ("fr", "ru", "es"):
+        for english in ("A red apple.", "A cat.", "Three blue birds", "The tower", "An old horse", "A US 25 cent piece"):
+            word = (f"x-{language}-{english}", samples, language, english, "tuxpaint-stamps-default")
+            for line in languages.lines_of(word, "a.flac", 1.0):
+                json.dumps(line)
+                if line["task"] == "translate":
+                    splits.setdefault(line["text"], set()).add(line["split"])
+                    assert line["audio_language"] in ("fr", "es", "unknown")
+                else:
+                    assert line["text"] == languages.NAMES[language] and line["question"]
+    assert splits and all(len(found) == 1 for found in splits.values())
+
+
+def test_labels_of_sounds():
+    sounds = pytest.importorskip("qwen_audio_chat.training.pocket.sounds", exc_type=ImportError)
+    assert sounds.label_of("gcompris/dog") == ("dog", "animal")
+    assert sounds.label_of("sonic-pi-samples/misc_crow") == ("crow", "animal")
+    assert sounds.label_of("wesnoth-1.16-data/chat-1") is None
+    kinds = {kind for kind, _ in sounds.unanswerable(8)}
+    assert kinds == {"silence", "noise"}
