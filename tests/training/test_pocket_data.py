@@ -32,7 +32,7 @@ def test_text_is_transcribed_as_a_reader_says_it(written, text):
     assert transcript(speakable(written)) == text
 
 
-@pytest.mark.parametrize("written", ["The NASA report", "Louis XIV reigned", "a = b + c", "привет", "www.example.com/x"])
+@pytest.mark.parametrize("written", ["The NASA report", "Louis XIV reigned", "a = b", "привет", "www.example.com"])
 def test_uncertain_readings_are_refused(written):
     assert transcript(speakable(written)) is None
 
@@ -150,7 +150,7 @@ def test_translation_never_shares_a_phrase_between_splits():
     samples = np.zeros(SECOND, np.float32)
     splits: dict[str, set[str]] = {}
     for language in ("fr", "ru", "es"):
-        for english in ("A red apple.", "A cat.", "Three blue birds", "The tower", "An old horse", "A US 25 cent piece"):
+        for english in ("A red apple.", "A cat.", "Three blue birds", "The tower", "An old horse", "A 25 cent piece"):
             word = (f"x-{language}-{english}", samples, language, english, "tuxpaint-stamps-default")
             for line in languages.lines_of(word, "a.flac", 1.0):
                 json.dumps(line)
