@@ -166,7 +166,7 @@ class PackedQuantizer(HfQuantizer):
     def get_quantize_ops(self):
         return QuantizeWeights()
 
-    def _process_model_before_weight_loading(self, model, dtype=None, **kwargs):
+    def _process_model_before_weight_loading(self, model, **kwargs):
         tied = model.all_tied_weights_keys
         embedding = model.get_input_embeddings()
         with torch.device("meta"):
@@ -174,12 +174,14 @@ class PackedQuantizer(HfQuantizer):
                 source = tied.get(f"{name}.weight", name)
                 bits = self.quantization_config.bits(source.removesuffix(".weight"))
                 if bits and module is embedding:
-                    model.set_submodule(name, QuantizedEmbedding(*module.weight.shape, bits, dtype))
+                    model.set_submodule(name, QuantizedEmbedding(*module.weight.shape, bits, module.weight.dtype))
                 elif bits and type(module) is nn.Linear:
-                    layer = QuantizedLinear(*module.weight.shape, bits, module.bias is not None, dtype)
+                    layer = QuantizedLinear(*module.weight.shape, bits, module.bias is not None, module.weight.dtype)
                     model.set_submodule(name, layer)
                     if source != name:
-                        tied[f"{name}.scales"] = source.replace("weight", "scales")
+                        scales = {f"{name}.scales": source.replace("weight", "scales")}
+                        model._tied_weights_keys = model._tied_weights_keys | scales
+                        tied |= scales
 
     def _process_model_after_weight_loading(self, model, **kwargs):
         config = self.quantization_config
@@ -193,6 +195,7 @@ class PackedQuantizer(HfQuantizer):
             elif isinstance(layer, QuantizedLinear):
                 layer.pack(keep_dense, keep_plain=name in tied)
         if config.dequantize:
+            model._tied_weights_keys = type(model)._tied_weights_keys
             model.tie_weights()
         config.parts.pop("audio_tower", None)
 

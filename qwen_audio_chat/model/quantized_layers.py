@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 GROUP = 32
 KERNEL_ROWS = 4  # rows of input up to which the packed kernels beat a bfloat16 matrix product
+_COLUMNS = {8: 16, 4: GROUP}  # what columns must divide by
 _ROW_BLOCK = 32  # the 4-bit kernel takes weights of a multiple of this many rows
 
 
@@ -26,12 +27,14 @@ def quantize(weight: torch.Tensor, bits: int) -> tuple[torch.Tensor, torch.Tenso
         ValueError: the columns don't divide into groups.
     """
     weight = weight.float()
+    rows, columns = weight.shape
+    if columns % _COLUMNS[bits]:
+        raise ValueError(
+            f"A weight of {columns} columns can't have {bits} bits: they don't divide by {_COLUMNS[bits]}."
+        )
     if bits == 8:
         scales = (weight.abs().amax(dim=-1) / 127).clamp(min=1e-12).bfloat16()
         return (weight / scales.float()[:, None]).round().clamp(-127, 127).to(torch.int8), scales
-    rows, columns = weight.shape
-    if columns % GROUP:
-        raise ValueError(f"A weight of {columns} columns doesn't divide into groups of {GROUP} for 4 bits.")
     groups = weight.view(rows, columns // GROUP, GROUP)
     low, high = groups.aminmax(dim=-1)
     scale = ((high - low) / 15).clamp(min=1e-12).bfloat16()
@@ -96,7 +99,8 @@ class QuantizedLinear(nn.Module):
         if keep_dense:
             self.dense = dequantize(values, scales, torch.bfloat16)
         if self.bits == 8:
-            self.packed, self.packed_scales = values, scales
+            self.packed = _aligned(values)
+            self.packed_scales = scales
             return
         missing = -len(values) % _ROW_BLOCK
         unpaired = F.pad(_unpair(values), (0, 0, 0, missing)).int()
@@ -106,17 +110,17 @@ class QuantizedLinear(nn.Module):
             self.weight = None
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        rows = hidden.reshape(-1, self.in_features)
+        rows = hidden.reshape(-1, self.in_features).bfloat16().contiguous()
         if self.dense is not None and len(rows) > KERNEL_ROWS:
-            output = F.linear(rows.bfloat16(), self.dense)
+            output = F.linear(rows, self.dense)
         else:
-            output = self._multiply(rows.bfloat16())
+            output = self._multiply(rows)
         output = output.to(hidden.dtype).view(*hidden.shape[:-1], self.out_features)
         return output if self.bias is None else output + self.bias
 
     def _multiply(self, rows: torch.Tensor) -> torch.Tensor:
         if self.bits == 8:
-            return torch.ops.aten._weight_int8pack_mm(rows, self.packed, self.packed_scales)
+            return torch.ops.aten._weight_int8pack_mm(_aligned(rows), self.packed, self.packed_scales)
         output = torch.ops.aten._weight_int4pack_mm_for_cpu(rows, self.packed, GROUP, self.packed_scales)
         return output[:, : self.out_features]
 
@@ -142,6 +146,11 @@ class QuantizedLinear(nn.Module):
     def _save_to_state_dict(self, destination, prefix, keep_vars):
         super()._save_to_state_dict(destination, prefix, keep_vars)
         destination[prefix + "weight"] = self.plain_values()
+
+
+def _aligned(tensor: torch.Tensor) -> torch.Tensor:
+    """The 8-bit kernel crashes unless its tensors start on a cache line, as they needn't in a mapped file."""
+    return tensor if tensor.data_ptr() % 64 == 0 else tensor.clone()
 
 
 def _empty_parameters(rows: int, columns: int, bits: int) -> tuple[nn.Parameter, nn.Parameter]:
