@@ -24,8 +24,3 @@ def _spread(prediction: Prediction) -> str:
     words = [word.word for word in timed if word.word != SILENCE]
     step = prediction.seconds / max(len(words), 1)
     return words_to_text([(place * step, (place + 1) * step, word) for place, word in enumerate(words)])
-
-
-def chance(predictions: Sequence[Prediction]) -> float:
-    """Expected accuracy of a guess among the labels that occur."""
-    return 1 / len({prediction.references[0] for prediction in predictions})

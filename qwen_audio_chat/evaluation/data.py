@@ -14,7 +14,9 @@ OFFICIAL_FIELDS = frozenset({"audio", "gt", "source", "question"})
 MANIFEST_FIELDS = frozenset(
     "audio text source question task audio_language text_language timestamps instruction words".split()
 )
-NOTE_FIELDS = frozenset("id speaker split suite set seconds duration written label licence license".split())
+NOTE_FIELDS = frozenset(
+    "id speaker split suite set group language seconds duration written label licence license".split()
+)
 """Notes about a clip that asking and scoring don't need; all other fields are mistakes."""
 
 OPTIONS = ("question", "task", "audio_language", "text_language", "instruction")
@@ -55,11 +57,16 @@ class Sample:
     messages: tuple[dict[str, Any], ...] = field(default=(), repr=False)
 
 
-def read_jsonl(path: str | Path, audio_folder: Path | None = None) -> list[Sample]:
+def read_jsonl(path: str | Path, audio_folder: Path | None = None, split: str | None = None) -> list[Sample]:
     """Read a JSONL file whose audio paths are relative to `audio_folder`, by default the file's own.
 
     Lines are `{"audio", "gt", "source"[, "question"]}` (official), `{"audio", "text", ...}` (this project), or
     dialogues `{"messages": [...]}`, whose last answer is the reference. `gt` and `text` may be a list of references.
+
+    Args:
+        path: the file.
+        audio_folder: where audio paths start.
+        split: keep only lines of this split (one without belongs to "train"); there may be none.
 
     Raises:
         DataError: the file or an audio is missing, or a line is malformed; the message tells the line.
@@ -73,20 +80,28 @@ def read_jsonl(path: str | Path, audio_folder: Path | None = None) -> list[Sampl
         raise DataError(f"The data file {path} isn't UTF-8 text; is it a JSONL file?") from error
     folder, samples = audio_folder or path.parent, []
     for number, line in enumerate(lines, 1):
-        if line.strip():
-            samples.append(_sample(line, len(samples), folder, f"{path.name}, line {number}"))
-    if not samples:
+        if not line.strip():
+            continue
+        where = f"{path.name}, line {number}"
+        row = _row(line, where)
+        if split is None or row.get("split", "train") == split:
+            samples.append(_sample(row, len(samples), folder, where))
+    if not samples and split is None:
         raise DataError(f"The data file {path} has no samples.")
     return samples
 
 
-def _sample(line: str, index: int, folder: Path, where: str) -> Sample:
+def _row(line: str, where: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
         raise DataError(f"{where}: this isn't JSON ({error.msg}).") from error
     if not isinstance(row, dict):
         raise DataError(f'{where}: a line must be a JSON object such as {{"audio": "clip.wav", "text": "..."}}.')
+    return row
+
+
+def _sample(row: dict[str, Any], index: int, folder: Path, where: str) -> Sample:
     if "messages" in row:
         return _dialogue(row, index, folder, where)
     official = "gt" in row

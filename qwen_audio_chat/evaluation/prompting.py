@@ -61,14 +61,15 @@ def tag_prompt(task: Task, sample: Sample, default_language: str = "en") -> Task
     instruction = sample.instruction or task.tags.instruction
     if sample.task == task.tags.task != "transcribe":
         instruction = sample.instruction  # a line that names its task says all; without an instruction it has none
-    if task.tags.task == "question" and not sample.question:
+    question = sample.question or task.question
+    if not question:
         raise DataError(f'Sample {sample.index + 1} ({sample.name}) needs a "question" for the task "{task.name}".')
     return replace(
         task.tags,
         audio_language=audio_language,
         text_language=text_language,
         instruction=instruction,
-        question=sample.question if task.tags.task == "question" else None,
+        question=question if task.tags.task == "question" else None,
     )
 
 

@@ -2,112 +2,44 @@
 
     python -m qwen_audio_chat.evaluation.scoreboard --work build/pocket --output build/pocket/scoreboard
 
-A set is a manifest `<name>-dev.jsonl` or `<name>-test.jsonl`; what its lines ask decides how it is scored. Speech in
-several languages is asked for its language, too. Everything is kept and resumed as in `evaluate`, so that another call
-does only what is missing.
+Everything is kept and resumed as in `evaluate`, so that another call does only what is missing.
 """
 
 import argparse
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from transformers import WhisperForConditionalGeneration, WhisperTokenizerFast
-from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
-from .baselines import chance, evenly_spaced, most_frequent
-from .data import DataError, Sample, read_jsonl
+from .baselines import evenly_spaced, most_frequent
+from .held_out import HeldOutSet, held_out_sets
 from .metrics import Metric
 from .predictions import Prediction, write_whole
 from .predictor import ModelPredictor
+from .report import plain_values
 from .runner import Predict, Runner
 from .scoring import label
-from .tasks import TASKS, Task
 from .whisper import WhisperPredictor, is_language_name
 
+CHANCE_METRICS = ("accuracy", "named_accuracy", "contains_reference")
 METRICS = {
     "asr": ("wer",),
     "s2tt": ("chrf", "bleu"),
     "srwt": ("median_shift_ms", "aas_ms"),
     "mna": ("instrument_accuracy", "pitch_within_semitone", "velocity_accuracy"),
     "aqa": ("accuracy", "binary_accuracy"),
-    "chat": ("contains_reference", "declined", "false_refusals"),
+    "sound": ("accuracy", "declined"),
+    "chat": ("contains_reference",),
 }
 """What the table shows of each task; of all others, the accuracy."""
 
-LABEL_INSTRUCTIONS = {
-    "note_analysis": "mna",
-    "scene": "asc",
-    "emotion_recognition": "ser",
-    "vocal_classification": "vsc",
-}
 CHAT_TASKS = ("asr", "s2tt", "aqa", "asc", "ser", "vsc", "lid", "sound", "chat")
 """Tasks whose answer has the same form in a chat as after tags."""
 
 POCKET_TAGS, POCKET_CHAT = "pocket, tags", "pocket, chat"
 FLOOR, CHANCE, WHISPER = "without listening", "chance", "Whisper base"
 SYSTEMS = (POCKET_TAGS, POCKET_CHAT, FLOOR, CHANCE, WHISPER)
-
-
-@dataclass
-class HeldOutSet:
-    """A held-out manifest and, once it was measured, the scores of each system on it."""
-
-    name: str
-    task: Task
-    samples: list[Sample]
-    broken: int = 0
-    scores: dict[str, dict[str, Metric]] = field(default_factory=dict)
-
-
-def held_out_sets(work: Path, also: Sequence[Path] = ()) -> list[HeldOutSet]:
-    """The finished held-out manifests below the recipe's work folder, and others.
-
-    Raises:
-        DataError: there is none, or one is malformed.
-    """
-    paths = [path for split in ("test", "dev") for path in sorted((work / "manifests").glob(f"*-{split}.jsonl"))]
-    sets = []
-    for path in [*paths, *also]:
-        samples = read_jsonl(path)
-        sets.append(HeldOutSet(path.stem, task_of(samples), samples))
-        if languages := _languages(samples):
-            sets.append(HeldOutSet(f"{path.stem}, language", TASKS["lid"], languages))
-    if not sets:
-        raise DataError(
-            f"There are no held-out manifests in {work / 'manifests'}; run the data steps of the recipe first."
-        )
-    return sets
-
-
-def _languages(samples: Sequence[Sample]) -> list[Sample]:
-    """The same speech, asked for its language; nothing where all of it is in one language."""
-    spoken = {sample.audio_language for sample in samples if sample.task in ("transcribe", "translate")}
-    if len(spoken) < 2 or not spoken <= LANGUAGES.keys():
-        return []
-    return [
-        replace(sample, references=(LANGUAGES[sample.audio_language].title(),), task=None, question=None)
-        for sample in samples
-    ]
-
-
-def task_of(samples: Sequence[Sample]) -> Task:
-    """The evaluation task that the lines of a manifest ask for; they must agree."""
-    names = {_task_name(sample) for sample in samples}
-    if len(names) > 1:
-        raise DataError(f"A held-out manifest mixes the tasks {', '.join(sorted(names))}; write one manifest for each.")
-    return TASKS[names.pop()]
-
-
-def _task_name(sample: Sample) -> str:
-    if sample.messages:
-        return "chat"
-    if sample.task in (None, "transcribe"):
-        return "srwt" if sample.timestamps else "asr"
-    if sample.task == "keyword":
-        return LABEL_INSTRUCTIONS.get(sample.instruction, "sound")
-    return {"translate": "s2tt", "caption": "aac", "question": "aqa"}[sample.task]
 
 
 def measure(
@@ -148,8 +80,7 @@ def measure(
         answers[WHISPER] = run(WHISPER, yardstick, "tags" if task.tags else "chat")
     normalization = task.default_normalization(heard, official=False)
     held_out.scores = {system: task.score(predictions, normalization) for system, predictions in answers.items()}
-    if task.score is label:
-        held_out.scores[CHANCE] = {"accuracy": Metric(chance(heard)), "named_accuracy": Metric(chance(heard))}
+    held_out.scores[CHANCE] = {name: Metric(held_out.chance) for name in CHANCE_METRICS if held_out.chance}
 
 
 def _file_name(text: str) -> str:
@@ -187,10 +118,15 @@ def markdown(sets: Sequence[HeldOutSet]) -> str:
     ]
     for held_out in sets:
         broken = f" ({held_out.broken} broken)" if held_out.broken else ""
-        for metric in METRICS.get(held_out.task.name, ("accuracy",)):
+        for metric in held_out.metrics or METRICS.get(held_out.task.name, ("accuracy",)):
             cells = [_cell(held_out, system, metric) for system in SYSTEMS]
             lines.append(f"| {held_out.name} | {len(held_out.samples)}{broken} | {metric} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def figures(sets: Sequence[HeldOutSet]) -> dict[str, dict[str, dict[str, float | str]]]:
+    """The scoreboard as numbers: set, system, metric."""
+    return {item.name: {system: plain_values(scores) for system, scores in item.scores.items()} for item in sets}
 
 
 def _cell(held_out: HeldOutSet, system: str, metric: str) -> str:
@@ -219,27 +155,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, default=Path("build/pocket"), help="work folder of the recipe")
     parser.add_argument("--output", type=Path, default=Path("build/pocket/scoreboard"), help="folder for the results")
     parser.add_argument("--model", help="the pocket (default: the shipped one)")
-    parser.add_argument("--also", nargs="+", type=Path, default=[], metavar="FILE", help="more held-out manifests")
+    parser.add_argument("--split", default="test", choices=("test", "dev"), help="default: test")
+    parser.add_argument("--limit", type=int, metavar="N", help="at most N samples of each set, spread over it")
     parser.add_argument("--only", nargs="+", default=[""], metavar="NAME", help="sets whose names start so")
-    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--batch-size", type=int, default=8, metavar="N")
     args = parser.parse_args(arguments)
 
     from ..pipeline import POCKET, load
 
-    sets = [item for item in held_out_sets(args.work, args.also) if item.name.startswith(tuple(args.only))]
+    sets = held_out_sets(args.work, args.split, args.output, args.limit)
+    sets = [held_out for held_out in sets if held_out.name.startswith(tuple(args.only))]
     predictor = ModelPredictor(load(args.model or str(POCKET), device="cpu"))
     whisper = whisper_for(lambda: whisper_base(args.work))
     for held_out in sets:
         measure(held_out, predictor, whisper, args.output, weights=predictor.weights, batch_size=args.batch_size)
         write_whole(args.output / "scoreboard.md", markdown(sets))
-    figures = {
-        held_out.name: {
-            system: {name: metric.value for name, metric in scores.items()}
-            for system, scores in held_out.scores.items()
-        }
-        for held_out in sets
-    }
-    write_whole(args.output / "scoreboard.json", json.dumps(figures, indent=2) + "\n")
+        write_whole(args.output / "scoreboard.json", json.dumps(figures(sets), indent=2) + "\n")
     print(markdown(sets))
 
 

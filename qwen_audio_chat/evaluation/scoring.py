@@ -87,6 +87,7 @@ def label(predictions: Sequence[Prediction], normalization: str) -> Scores:
     return {
         "accuracy": accuracy(exact, "the whole answer equals the reference"),
         "named_accuracy": accuracy(named, "the answer names the right label and no other"),
+        "declined": accuracy([bool(DECLINING.search(item.prediction)) for item in predictions]),
     }
 
 

@@ -109,7 +109,10 @@ TASKS = {
         Task(
             "sound", "Sounds", _keyword("event"), "What sound is this?", 16, scoring.label, ("accuracy",),
         ),
-        Task("lid", "Spoken language", None, "Which language is spoken?", CHAT_TOKENS, scoring.label, ("accuracy",)),
+        Task(
+            "lid", "Spoken language", TaskPrompt("question", "unknown", question=""), "Which language is spoken?", 8,
+            scoring.label, ("accuracy",),
+        ),
         Task(
             "chat", "Open questions", None, "Describe the audio.", CHAT_TOKENS,
             scoring.open_answer, ("contains_reference", "chrf"),

@@ -9,7 +9,7 @@ from .prompting import Request
 
 
 class WhisperPredictor:
-    """Greedy answers of a multilingual Whisper (arXiv 2212.04356) to tag prompts; the language is given, as to us.
+    """Greedy answers of a multilingual Whisper (arXiv 2212.04356) to tag prompts; languages are told to it as to us.
 
     Args:
         model, tokenizer: a checkpoint whose generation settings may be missing; they are made from the tokenizer.
@@ -41,17 +41,22 @@ class WhisperPredictor:
         audios = [request.audios[0] for request in requests]
         inputs = self._extract(audios, sampling_rate=SAMPLE_RATE, return_tensors="pt", return_attention_mask=True)
         with torch.inference_mode():
-            if self._names_language:
+            codes = [request.prompt.audio_language for request in requests] if self._is_told(requests) else None
+            if codes is None:
                 tokens = self._model.detect_language(inputs.input_features)
-                codes = self._tokenizer.convert_ids_to_tokens(tokens.tolist())
-                return [LANGUAGES[code.strip("<|>")].title() for code in codes]
-            prompts = [request.prompt for request in requests]
+                codes = [code.strip("<|>") for code in self._tokenizer.convert_ids_to_tokens(tokens.tolist())]
+            if self._names_language:
+                return [LANGUAGES[code].title() for code in codes]
             output = self._model.generate(
                 **inputs,
-                language=[prompt.audio_language for prompt in prompts],
-                task="translate" if prompts[0].task == "translate" else "transcribe",
+                language=codes,
+                task="translate" if requests[0].prompt.task == "translate" else "transcribe",
             )
         return [text.strip() for text in self._tokenizer.batch_decode(output, skip_special_tokens=True)]
+
+    def _is_told(self, requests: list[Request]) -> bool:
+        """Whether the language of every clip is told, and one that Whisper knows."""
+        return not self._names_language and all(r.prompt.audio_language in LANGUAGES for r in requests)
 
 
 def is_language_name(text: str) -> bool:

@@ -100,10 +100,14 @@ def test_a_missing_question_is_one_sentence():
         chat_messages(TASKS["aqa"], sample(), ["wave"])
 
 
-@pytest.mark.parametrize("task", ["chat", "lid"])
-def test_open_questions_have_no_tags(task):
+def test_open_questions_have_no_tags():
     with pytest.raises(DataError, match="--prompt chat"):
-        tag_prompt(TASKS[task], sample())
+        tag_prompt(TASKS["chat"], sample())
+
+
+def test_the_language_is_asked_as_a_question():
+    prompt = "<|startofanalysis|><|unknown|><|question|>Which language is spoken?<|answer|>"
+    assert str(tag_prompt(TASKS["lid"], sample())) == prompt
 
 
 def answer(prediction: str, *references: str, **fields) -> Prediction:
@@ -134,7 +138,7 @@ def test_scores_of_official_rows_of_each_task():
     for task in ("asc", "ser", "vsc", "sound", "lid"):
         rows = [answer("street", "street"), answer("It is a park.", "park"), answer("bus", "street")]
         scores = values(task, rows, "lower_no_punctuation")
-        assert scores == {"accuracy": pytest.approx(1 / 3), "named_accuracy": pytest.approx(2 / 3)}
+        assert scores == {"accuracy": pytest.approx(1 / 3), "named_accuracy": pytest.approx(2 / 3), "declined": 0}
 
     note = "<|pitch|><|midi_pitch_60|><|velocity|><|midi_velocity_75|><|instrument|>organ<|sonic|>dark"
     assert values("mna", [answer(note, note)], "none")["instrument_accuracy"] == 1
