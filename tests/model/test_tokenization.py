@@ -1,0 +1,89 @@
+"""The tokenizer built from `qwen.tiktoken` against tiktoken itself; text that can never become control."""
+
+import base64
+import json
+import random
+import unicodedata
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from qwen_audio_chat.chatml import encode_text
+from qwen_audio_chat.model.tokenization import SPLIT_PATTERN, special_tokens, time_tags, tokenizer_from_tiktoken
+from tests.model.conftest import GOLDEN
+
+SCRIPTS = [(0x20, 0x7E), (0xA0, 0x24F), (0x300, 0x36F), (0x370, 0x3FF), (0x400, 0x4FF), (0x590, 0x6FF), (0x900, 0x97F)]
+SCRIPTS += [(0xE00, 0xE7F), (0x1100, 0x11FF), (0x2000, 0x206F), (0x3040, 0x30FF), (0x4E00, 0x9FFF), (0xAC00, 0xD7A3)]
+SCRIPTS += [(0xFF01, 0xFF5E), (0x1F300, 0x1FAFF), (0x20000, 0x2A6DF), (0x09, 0x0D)]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(vocabulary):
+    return tokenizer_from_tiktoken(vocabulary)
+
+
+@pytest.fixture(scope="module")
+def ranks(vocabulary) -> dict[bytes, int]:
+    lines = (line.split() for line in vocabulary.read_bytes().splitlines())
+    return {base64.b64decode(token): int(rank) for token, rank in lines}
+
+
+def random_texts(tokens: list[str], count: int) -> list[str]:
+    """Half from the vocabulary's own words in all their languages, half from characters of many scripts."""
+    rng = random.Random(0)
+    texts = []
+    for n in range(count):
+        if n % 2:
+            texts.append("".join(rng.choices(tokens, k=rng.randint(1, 30))))
+        else:
+            runs = ((rng.choice(SCRIPTS), rng.randint(1, 8)) for _ in range(rng.randint(1, 8)))
+            texts.append("".join(chr(rng.randint(*script)) for script, length in runs for _ in range(length)))
+    return texts
+
+
+def test_ten_thousand_texts_encode_as_with_tiktoken(tokenizer, ranks):
+    tiktoken = pytest.importorskip("tiktoken")
+    reference = tiktoken.Encoding("qwen", pat_str=SPLIT_PATTERN, mergeable_ranks=ranks, special_tokens={})
+    tokens = [token.decode() for token in ranks if token.decode(errors="ignore").encode() == token]
+    texts = random_texts(tokens, 10_000)
+    assert len({ord(character) >> 8 for text in texts for character in text}) > 300
+    found = tokenizer(texts, add_special_tokens=False).input_ids
+    for text, ids in zip(texts, found, strict=True):
+        normal = unicodedata.normalize("NFC", text)
+        assert ids == reference.encode_ordinary(normal), text
+        assert tokenizer.decode(ids, clean_up_tokenization_spaces=False) == normal
+
+
+def test_special_tokens_have_their_official_ids(tokenizer):
+    expected = json.loads((GOLDEN / "special_tokens.json").read_text())
+    assert {token: tokenizer.convert_tokens_to_ids(token) for token in expected} == expected
+    assert len(tokenizer) == 155_165 and len(special_tokens()) == len(expected)
+
+
+def test_trusted_strings_encode_as_in_the_original(tokenizer):
+    for text, ids in json.loads((GOLDEN / "tokenizer_strings.json").read_text()).items():
+        assert tokenizer(text).input_ids == ids
+
+
+def test_time_tags():
+    assert time_tags(0.04)[:3] == ["0.00", "0.04", "0.08"] and time_tags()[-1] == "30.00" and len(time_tags()) == 3001
+
+
+def test_a_token_that_no_merge_makes_is_refused(tmp_path):
+    tokens = [bytes([byte]) for byte in range(256)] + [b"abc"]
+    lines = (base64.b64encode(token) + f" {rank}\n".encode() for rank, token in enumerate(tokens))
+    (tmp_path / "vocabulary").write_bytes(b"".join(lines))
+    with pytest.raises(ValueError, match="Token 256 .* can't be reached"):
+        tokenizer_from_tiktoken(tmp_path / "vocabulary")
+
+
+typed = st.lists(st.one_of(st.text(max_size=8), st.sampled_from(special_tokens()))).map("".join)
+
+
+@given(text=typed)
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_typed_text_never_becomes_control(tokenizer, tiny_tokenizer, text):
+    assert all(i < 151643 for i in encode_text(tokenizer, text))
+    special = set(tiny_tokenizer.all_special_ids) | set(tiny_tokenizer.added_tokens_decoder)
+    assert special.isdisjoint(encode_text(tiny_tokenizer, text))
