@@ -5,7 +5,7 @@ import importlib
 import sys
 
 COMMANDS = {
-    "serve": (".demo.launch", "open the page for a browser"),
+    "serve": (".demo.command", "open the page for a browser"),
     "chat": (".terminal", "ask about audio files, once or in a conversation"),
     "transcribe": (".transcription", "write a transcript for each audio file of a folder"),
     "train": (".training.cli", "run a stage of training, or fine-tune a model"),

@@ -1,6 +1,1 @@
-"""The web page: many audios, many turns, in a browser."""
-
-from .launch import LaunchError, launch, serve
-from .page import build_demo
-
-__all__ = ["LaunchError", "build_demo", "launch", "serve"]
+"""The web page: many audios, many turns, in a browser. `build_demo` stands in `page`, `launch` in `launch`."""

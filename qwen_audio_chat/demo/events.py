@@ -45,7 +45,14 @@ class Events:
         chatbot = render.chat_messages(visitor, lang, partial)
         buttons = {"submit_btn": not visitor.answering, "stop_btn": visitor.answering}
         box = gr.skip() if box is None else gr.update(**buttons, **box)
-        return chatbot, box, render.status_line(visitor, lang, activity)
+        return chatbot, box, self._status(visitor, activity)
+
+    def _status(self, visitor: Visitor, activity: str = "") -> str:
+        return render.status_line(self.chat.info, [activity] if activity else visitor.status)
+
+    def idle_status(self) -> str:
+        """The status line of a page just opened."""
+        return render.status_line(self.chat.info)
 
     def _due(self, visitor: Visitor, lang: str, box_value=None):
         """The view after an action that wants an answer, and a new turn."""
@@ -65,11 +72,6 @@ class Events:
         """Nothing changes; one sentence says why."""
         gr.Warning(message, title="")
         return gr.skip(), gr.skip(), gr.skip(), gr.skip()
-
-    def open(self, request: gr.Request) -> str:
-        """The page was opened, or opened again within the same session."""
-        visitor, lang = self._visitor(request)
-        return render.status_line(visitor, lang)
 
     # A message comes in
 
@@ -94,22 +96,20 @@ class Events:
         waveforms = []
         for file in files:
             visitor.remember_upload(file)
-            yield gr.skip(), gr.skip(), self._reading(visitor, lang, file.name), gr.skip()
+            reading = text("decoding", lang, name=file.name) + " …"
+            yield gr.skip(), gr.skip(), self._status(visitor, reading), gr.skip()
             try:
                 waveforms.append(load_audio(file))
                 self._check_length(waveforms, lang)
             except AudioError as error:
                 yield self._refused(text("bad_file", lang, name=file.name, error=error))
-                yield gr.skip(), gr.skip(), render.status_line(visitor, lang), gr.skip()
+                yield gr.skip(), gr.skip(), self._status(visitor), gr.skip()
                 return
         clips = [visitor.add_clip(file.name, waveform) for file, waveform in zip(files, waveforms, strict=True)]
         words = words or text("default_question" if len(clips) == 1 else "default_questions", self._spoken(lang))
         with visitor.lock:
             visitor.conversation.append(user_message(words, clips))
             yield self._due(visitor, lang, {"text": "", "files": []})
-
-    def _reading(self, visitor: Visitor, lang: str, name: str) -> str:
-        return render.status_line(visitor, lang, text("decoding", lang, name=name) + " …")
 
     def _check_length(self, waveforms: list, lang: str) -> None:
         """Refuse what can never fit before the encoder works on it."""
@@ -353,7 +353,7 @@ def generation_options(
         top_p=float(top_p),
         top_k=int(top_k),
         repetition_penalty=float(repetition_penalty),
-        seed=None if seed is None else int(seed),
+        seed=int(seed) if str(seed).strip() else None,
     )
 
 

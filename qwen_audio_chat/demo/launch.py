@@ -1,10 +1,8 @@
 """One way to launch the page for the command line, a Space and a notebook, so that none of them lacks a setting."""
 
 import importlib.util
-import os
 import signal
 import socket
-import sys
 import threading
 import time
 from pathlib import Path
@@ -18,7 +16,6 @@ from starlette.routing import Route
 from .texts import I18N
 
 HERE = Path(__file__).resolve().parent
-AUTH_VARIABLE = "QWEN_AUDIO_CHAT_AUTH"
 MAX_FILE_SIZE = "256mb"  # what `audio.load_audio` accepts
 MAX_WAITING = 40  # visitors in the line; the next one is told to come back
 DRAIN_SECONDS = 30
@@ -36,7 +33,7 @@ THEME = gr.themes.Base(
 )
 
 
-class LaunchError(RuntimeError):
+class LaunchError(ValueError):
     """Why the page can't be served, as one sentence for the user."""
 
 
@@ -57,7 +54,7 @@ class ShutDoors:
 def launch(
     demo: gr.Blocks,
     *,
-    host: str = "127.0.0.1",
+    host: str | None = None,
     port: int | None = None,
     share: bool = False,
     auth: tuple[str, str] | None = None,
@@ -69,18 +66,15 @@ def launch(
     """Serve the page of `build_demo` in the background, with all its settings, and return it.
 
     Args:
-        host: address to listen on; "0.0.0.0" for the whole network.
+        host: address to listen on; None for this machine only (or what a hosting service sets), "0.0.0.0" for all.
         port: None takes the first free one from 7860 on.
         share: open a public link through gradio.live as well.
-        auth: (user, password); None takes "user:password" from the environment variable QWEN_AUDIO_CHAT_AUTH.
+        auth: (user, password) to ask visitors for.
         inline: show the page in a notebook; None finds out.
 
     Raises:
-        LaunchError: the port is taken, or the login is malformed.
+        LaunchError: the page can't be served there.
     """
-    auth = auth or auth_from(os.environ.get(AUTH_VARIABLE))
-    if port is not None and _is_taken(port):
-        raise LaunchError(f"Port {port} is in use; choose another one with --port, or leave it out to take a free one.")
     processing_utils.async_ssrf_protected_download = _refuse_address
     demo.queue(max_size=MAX_WAITING, api_open=False)
     try:
@@ -115,9 +109,9 @@ def launch(
             },
         )
     except OSError as error:
-        raise LaunchError(f"The page can't be served at {host}: {error}") from error
-    if not quiet:
-        _hints(demo, host, auth)
+        raise LaunchError(f"The page can't be served at {host or 'this machine'}: {error}") from error
+    if host not in (None, "127.0.0.1", "localhost", "::1") and not quiet:
+        print("* Browsers allow the microphone on HTTPS and localhost only; put HTTPS in front, or upload files.")
     return demo
 
 
@@ -141,21 +135,8 @@ def drain(demo: gr.Blocks, seconds: float = DRAIN_SECONDS) -> None:
     demo.page_events.visitors.forget_all()
 
 
-def auth_from(login: str | None) -> tuple[str, str] | None:
-    """(user, password) of "user:password".
-
-    Raises:
-        LaunchError: one of them is missing.
-    """
-    if not login:
-        return None
-    user, _, password = login.partition(":")
-    if not user or not password:
-        raise LaunchError('A login is written as "user:password".')
-    return user, password
-
-
-def _is_taken(port: int) -> bool:
+def is_taken(port: int) -> bool:
+    """Whether another program listens on this machine's port."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -187,14 +168,3 @@ def _health(demo: gr.Blocks):
         return JSONResponse(body, 200 if status == "ok" else 503)
 
     return health
-
-
-def _hints(demo: gr.Blocks, host: str, auth) -> None:
-    if demo.share_url and not auth:
-        print(
-            f"\n*** WARNING: {demo.share_url} is PUBLIC: whoever has the link can use this machine. ***\n"
-            f"*** Set a login with --auth user:password or the variable {AUTH_VARIABLE}. ***\n",
-            file=sys.stderr,
-        )
-    if host not in ("127.0.0.1", "localhost", "::1") and not demo.share_url:
-        print("* Browsers allow the microphone on HTTPS and localhost only; put HTTPS in front, or upload files.")

@@ -1,5 +1,9 @@
 """The page: what stands where, and which handler of `events` serves what."""
 
+import atexit
+import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import gradio as gr
@@ -26,6 +30,7 @@ NOW = {**PRIVATE, "queue": False, "show_progress": "hidden"}
 
 def build_demo(chat: AudioChat, *, examples: Path = EXAMPLES) -> gr.Blocks:
     """The page for a model. Launch it with `launch.launch`, which brings style, translations and limits along."""
+    _own_upload_folder()
     events = Events(chat, load_examples(examples, Path(get_upload_folder()) / "examples"))
     with gr.Blocks(
         title="Qwen-Audio-Chat", analytics_enabled=False, fill_height=True, delete_cache=DELETE_UPLOADS_SECONDS
@@ -68,7 +73,7 @@ def build_demo(chat: AudioChat, *, examples: Path = EXAMPLES) -> gr.Blocks:
             autofocus=True,
             max_plain_text_length=100_000,
         )
-        status = gr.HTML(elem_id="qa-status", padding=False)
+        status = gr.HTML(events.idle_status(), elem_id="qa-status", padding=False)
         turn = gr.State(0)
         _wire(demo, events, chatbot, box, status, turn, settings)
         for preset, button in zip(PRESETS, tasks, strict=True):
@@ -77,6 +82,14 @@ def build_demo(chat: AudioChat, *, examples: Path = EXAMPLES) -> gr.Blocks:
         _wire_files(events, files, [chatbot, box, status, turn])
         _api(events)
     return demo
+
+
+def _own_upload_folder() -> None:
+    """Keep uploads apart from those of other Gradio programs, for this user alone, and delete them at the end."""
+    if "GRADIO_TEMP_DIR" not in os.environ:
+        folder = tempfile.mkdtemp(prefix="qwen-audio-chat-")
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
 
 _FOCUS = "() => { document.querySelector('#qa-box textarea')?.focus(); }"
@@ -97,7 +110,7 @@ def _sidebar() -> tuple[list, gr.Dropdown, dict]:
             temperature = gr.Slider(0.1, 2.0, default.temperature, step=0.1, label=label("temperature"))
             top_p = gr.Slider(0.05, 1.0, default.top_p, step=0.05, label=label("top_p"))
             top_k = gr.Slider(0, 200, default.top_k, step=1, label=label("top_k"))
-            seed = gr.Number(None, precision=0, minimum=0, maximum=2**31, label=label("seed"))
+            seed = gr.Textbox("", max_length=10, label=label("seed"))
         penalty = gr.Slider(1.0, 2.0, default.repetition_penalty, step=0.05, label=label("repetition_penalty"))
         longest = gr.Slider(8, 2048, default.max_new_tokens, step=8, label=label("max_new_tokens"))
         gr.Markdown(label("keep"), elem_classes="qa-title")
@@ -120,9 +133,9 @@ def _wire(demo, events: Events, chatbot, box, status, turn, settings) -> None:
 
     def opened(request: gr.Request):
         lang = language(request)
-        return gr.skip() if lang == "en" else gr.update(**_welcome(events, lang)), events.open(request)
+        return gr.skip() if lang == "en" else gr.update(**_welcome(events, lang))
 
-    demo.load(opened, None, [chatbot, status], **NOW)
+    demo.load(opened, None, chatbot, **NOW)
     demo.unload(events.leave)
     box.submit(events.submit, box, due, **taking)
     chatbot.example_select(events.example, None, due, **taking)

@@ -36,7 +36,7 @@ PRESETS = (
     Preset(
         "words",
         "⏱",
-        ("Words with times", "逐字时间"),
+        ("Timed words", "逐字时间"),
         (
             "Recognize the speech and give the start and end time of each word.",
             "识别语音，并给出每个词的开始和结束时间。",

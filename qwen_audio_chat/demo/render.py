@@ -6,12 +6,14 @@ Text of visitors and of the model is shown as it is and never parsed. All HTML i
 
 import base64
 import re
+from collections.abc import Sequence
 from html import escape
 from urllib.parse import quote
 
 import gradio as gr
 
 from ..chatml import content_parts
+from ..pipeline import ModelInfo
 from . import transcripts
 from .state import Clip, Visitor
 from .texts import duration, text
@@ -78,7 +80,8 @@ def _answer(words: str, message: dict, clips: list[Clip], meant: int | None, lan
     notices = [text(endings[ending], lang)] if ending in endings else []
     notices += message.get("notices", [])
     if notices:
-        content.append(_html("".join(f'<p class="qa-note">{escape(notice)}</p>' for notice in notices)))
+        lines = "".join(f'<p class="qa-note">{escape(notice)}</p>' for notice in notices)
+        content.append(_html(f'<div class="qa-notices">{lines}</div>'))
     shown = {"role": "assistant", "content": content}
     if is_last and ending in ("length", "cancelled"):
         shown["options"] = [{"value": "continue", "label": text("continue", lang)}]
@@ -142,10 +145,9 @@ def _base64(content: str) -> str:
     return base64.b64encode(content.encode()).decode()
 
 
-def status_line(visitor: Visitor, lang: str, activity: str = "") -> str:
+def status_line(info: ModelInfo, figures: Sequence[str] = ()) -> str:
     """Model, device and precision, then what is going on or the last answer's figures."""
-    info = visitor.chat.info
-    facts = [info.name, info.device, info.precision, *([activity] if activity else visitor.status)]
+    facts = [info.name, info.device, info.precision, *figures]
     spans = "".join(f"<span>{escape(fact)}</span>" for fact in facts)
     return f'<div class="qa-status" role="status">{spans}</div>'
 

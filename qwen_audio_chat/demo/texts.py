@@ -19,12 +19,6 @@ TEXTS = {
     "box_label": ("Message", "消息"),
     "conversation": ("Conversation", "对话"),
     "new_chat": ("New chat", "新对话"),
-    "tasks": ("What would you like to know?", "您想了解什么？"),
-    "recorder": ("Recorder", "录音机"),
-    "recorder_hint": (
-        "Record here and the sound joins your next message. Microphones work on HTTPS and localhost only.",
-        "在此录音，录音将加入您的下一条消息。麦克风仅在 HTTPS 或本机地址可用。",
-    ),
     "settings": ("How to answer", "回答方式"),
     "do_sample": ("Vary the answers", "回答多样化"),
     "do_sample_info": ("Off: the same question gets the same answer", "关闭时，同样的问题得到同样的回答"),

@@ -1,0 +1,89 @@
+"""The command `serve`, which is also `web_demo.py`; and `launch`, the same for a notebook."""
+
+import argparse
+import os
+import sys
+
+from ..model_arguments import add_model_arguments, load_from
+
+AUTH_VARIABLE = "QWEN_AUDIO_CHAT_AUTH"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """`serve --port 7860 --share --auth user:password`."""
+    add_model_arguments(parser)
+    parser.add_argument("--host", help="address to listen on (default: this machine only; 0.0.0.0 for the network)")
+    parser.add_argument("--port", type=int, help="default: the first free one from 7860 on")
+    parser.add_argument("--share", action="store_true", help="open a public link as well")
+    parser.add_argument(
+        "--auth", metavar="USER:PASSWORD", help=f"ask visitors for a login; better in the variable {AUTH_VARIABLE}"
+    )
+    parser.add_argument("--open", action="store_true", help="open the page in a browser")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Load the model, serve the page until stopped."""
+    from .launch import serve
+
+    options = _options(args)
+    serve(_build(args), **options, inbrowser=args.open)
+    return 0
+
+
+def launch(**arguments):
+    """Show the page in a notebook; takes the arguments of the command line by name, as in `launch(share=True)`.
+
+    Returns the Gradio page, which serves until its `close()`.
+    """
+    from .launch import launch as launch_page
+
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    unknown = set(arguments) - set(vars(parser.parse_args([])))
+    if unknown:
+        raise TypeError(f"launch() has no argument {', '.join(sorted(unknown))}")
+    args = parser.parse_args([])
+    vars(args).update(arguments)
+    options = _options(args)
+    return launch_page(_build(args), **options, quiet=True)
+
+
+def _options(args: argparse.Namespace) -> dict:
+    """Options of `launch`, checked before a model is loaded."""
+    from .launch import LaunchError, is_taken
+
+    if args.port is not None and is_taken(args.port):
+        raise LaunchError(f"Port {args.port} is in use; choose another one, or give none to take the first free one.")
+    auth = _login(args.auth or os.environ.get(AUTH_VARIABLE))
+    if args.share and auth is None:
+        print(
+            "WARNING: --share without a login makes a PUBLIC link: whoever has it can use this machine.\n"
+            f"Set a login with --auth user:password or in the variable {AUTH_VARIABLE}.",
+            file=sys.stderr,
+        )
+    return {"host": args.host, "port": args.port, "share": args.share, "auth": auth}
+
+
+def _login(login: str | None) -> tuple[str, str] | None:
+    """(user, password) of "user:password".
+
+    Raises:
+        ValueError: one of them is missing.
+    """
+    if not login:
+        return None
+    user, _, password = login.partition(":")
+    if not user or not password:
+        raise ValueError('A login is written as "user:password".')
+    return user, password
+
+
+def _build(args: argparse.Namespace):
+    """The page over the model that the arguments name, warmed up."""
+    print("Loading the model ...", file=sys.stderr, flush=True)
+    chat = load_from(args)
+    chat.warm_up()
+    from .page import build_demo
+
+    return build_demo(chat)

@@ -1,0 +1,180 @@
+"""The page as a visitor meets it, in a browser."""
+
+import pytest
+
+from qwen_audio_chat.audio import load_audio
+
+
+def test_two_clips_answer_and_follow_up(visit, clips, demo):
+    visitor = visit()
+    visitor.say("Which one is higher?", clips["low"], clips["high"])
+    first = visitor.wait_answer()
+    assert visitor.page.locator(".qa-clip figcaption b").all_inner_texts() == ["Audio 1", "Audio 2"]
+    assert visitor.page.locator(".qa-clip .qa-time").all_inner_texts() == ["0.0 / 2.0 s", "0.0 / 1.2 s"]
+    widths = visitor.page.eval_on_selector_all(".qa-clip img", "images => images.map(i => i.naturalWidth)")
+    assert widths == [200, 120], "the log-mel pictures have a pixel for each 10 ms"
+    assert visitor.questions() == ["Which one is higher?"]
+    assert visitor.page.input_value("#qa-box textarea") == ""
+
+    visitor.say("And now?", clips["low"])
+    visitor.wait_answer(2)
+    assert visitor.answers()[0] == first
+    assert visitor.page.locator(".qa-clip figcaption b").all_inner_texts() == ["Audio 1", "Audio 2", "Audio 3"]
+    status = visitor.page.inner_text("#qa-status")
+    assert "tiny" in status and "tokens/s" in status and "reused" in status
+
+
+def test_answer_streams_in(visit, clips, page_chat):
+    visitor = visit()
+    visitor.page.evaluate(
+        """() => { window.seen = new Set();
+        new MutationObserver(() => { const answer = document.querySelector('#qa-chat .bot:not(.pending) .message-content');
+            if (answer) window.seen.add(answer.innerText.length); })
+        .observe(document.querySelector('#qa-chat'), {subtree: true, childList: true, characterData: true}); }"""
+    )
+    page_chat.pause = 0.1
+    visitor.say("What is it?", clips["low"])
+    visitor.page.wait_for_function("window.seen.size > 4")
+    assert visitor.visitors.are_answering()
+    page_chat.pause = 0.0
+    visitor.wait_answer()
+
+
+def test_audio_alone_gets_a_question(visit, clips):
+    visitor = visit()
+    visitor.say("", clips["low"])
+    visitor.wait_answer()
+    assert visitor.questions() == ["What do you hear in this audio?"]
+
+
+def test_stop_keeps_what_was_said_and_continue_goes_on(visit, clips, page_chat):
+    visitor = visit()
+    page_chat.pause = 0.1
+    visitor.say("Tell me all.", clips["low"])
+    visitor.page.wait_for_function(
+        "document.querySelector('#qa-chat .bot:not(.pending) .message-content')?.innerText.length > 6"
+    )
+    visitor.press("#qa-box .stop-button")
+    stopped = visitor.wait_answer()
+    assert len(stopped) > 5
+    assert "Stopped" in visitor.page.inner_text(".qa-notices")
+    page_chat.pause = 0.0
+    visitor.press("#qa-chat .option")
+    visitor.page.wait_for_function(
+        "length => document.querySelector('#qa-chat .bot:not(.pending) .message-content').innerText.length > length",
+        arg=len(stopped),
+    )
+    assert visitor.wait_answer().startswith(stopped)
+    assert len(visitor.answers()) == 1
+
+
+def test_retry_undo_edit_and_new_chat(visit, clips):
+    visitor = visit()
+    visitor.say("Which one is higher?", clips["low"], clips["high"])
+    first = visitor.wait_answer()
+    visitor.press("#qa-chat button[aria-label='Retry']")
+    visitor.page.wait_for_selector("#qa-box .stop-button", state="attached")
+    assert visitor.wait_answer() == first, "greedy answers can be reproduced"
+
+    visitor.say("Why?")
+    visitor.wait_answer(2)
+    visitor.press("#qa-chat button[aria-label='Undo']")
+    visitor.page.wait_for_function("document.querySelector('#qa-box textarea').value === 'Why?'")
+    assert visitor.questions() == ["Which one is higher?"] and visitor.answers() == [first]
+
+    visitor.page.fill("#qa-box textarea", "")
+    visitor.press("#qa-chat button[aria-label='Edit']")
+    visitor.page.fill("#qa-chat textarea", "Which one is <b>lower</b>?")
+    visitor.press("#qa-chat button[aria-label='Submit']")
+    visitor.page.wait_for_function("!document.querySelector('#qa-chat textarea')")
+    visitor.page.wait_for_selector("text=lower")
+    visitor.wait_answer()
+    assert visitor.questions() == ["Which one is <b>lower</b>?"]
+    assert visitor.page.locator(".qa-clip").count() == 2
+
+    visitor.press("#qa-new")
+    visitor.page.wait_for_selector(".qa-welcome")
+    assert visitor.page.locator(".qa-clip").count() == 0
+
+
+def test_microphone(visit, demo):
+    visitor = visit(permissions=["microphone"])
+    visitor.press("#qa-box .microphone-button")
+    visitor.press("#qa-box .record-button")
+    visitor.page.wait_for_timeout(1500)
+    visitor.press("#qa-box .stop-button-paused, #qa-box .stop-button")
+    visitor.page.wait_for_selector("#qa-box .thumbnail-item")
+    visitor.page.press("#qa-box textarea", "Enter")
+    visitor.wait_answer()
+    assert visitor.page.locator(".qa-clip").count() == 1
+    seconds = float(visitor.page.get_attribute(".qa-clip", "data-seconds"))
+    assert 0.3 < seconds < 30
+
+    visitor.say("And what else?")
+    visitor.wait_answer(2)
+    assert visitor.page.locator(".qa-clip").count() == 1, "a recording is sent once"
+
+
+def test_example_and_preset(visit):
+    visitor = visit()
+    visitor.press("#qa-chat .example")
+    visitor.wait_answer()
+    assert visitor.questions() == ["Which one is higher?"]
+    assert visitor.page.locator(".qa-clip").count() == 2
+    visitor.press("text=Emotion")
+    visitor.page.wait_for_function("document.querySelector('#qa-box textarea').value.includes('emotion')")
+    visitor.page.wait_for_function("document.activeElement.matches('#qa-box textarea')")
+    visitor.page.keyboard.press("Enter")
+    visitor.wait_answer(2)
+    assert visitor.questions()[1] == "What is the emotion of the speaker?"
+
+
+def test_chinese_browser(visit, clips):
+    visitor = visit(locale="zh-CN")
+    visitor.page.wait_for_selector("text=聊聊任何声音")
+    assert visitor.page.get_attribute("#qa-box textarea", "placeholder") == "聊聊您的音频"
+    visitor.page.wait_for_selector("text=转写")
+    visitor.say("这是什么？", clips["low"])
+    visitor.wait_answer()
+    assert visitor.page.inner_text(".qa-clip b") == "音频 1"
+    assert "上下文" in visitor.page.inner_text("#qa-status")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_phone(visit, clips, scheme):
+    visitor = visit(viewport={"width": 390, "height": 780}, color_scheme=scheme, has_touch=True, is_mobile=True)
+    visitor.say("A question that is long enough to fill more than one line of a phone.", clips["low"])
+    visitor.wait_answer()
+    assert visitor.page.evaluate("document.documentElement.scrollWidth") <= 390, "nothing sticks out"
+    box = visitor.page.locator("#qa-box").bounding_box()
+    assert box["y"] + box["height"] <= 780, "the box is in sight"
+    background = visitor.page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (sum(map(int, background[4:-1].split(",")[:3])) < 200) == (scheme == "dark")
+
+
+def test_keyboard_only(visit, clips):
+    visitor = visit()
+    visitor.say("What is it?", clips["low"])
+    visitor.wait_answer()
+    for _ in range(40):
+        visitor.page.keyboard.press("Shift+Tab")
+        if visitor.page.evaluate("document.activeElement.matches('.qa-seek')"):
+            break
+    visitor.page.keyboard.press("ArrowRight")
+    visitor.page.wait_for_function("document.activeElement.getAttribute('aria-valuenow') === '1.0'")
+    visitor.page.keyboard.press("Shift+Tab")
+    assert visitor.page.evaluate("document.activeElement.matches('.qa-play')")
+    visitor.page.keyboard.press("Enter")
+    visitor.page.wait_for_selector(".qa-clip.qa-playing")
+
+
+def test_player_gets_exactly_what_the_model_hears(visit, clips):
+    visitor = visit()
+    visitor.say("What is it?", clips["high"])
+    visitor.wait_answer()
+    data = visitor.page.evaluate(
+        """async () => { const card = document.querySelector('.qa-clip');
+        const bytes = new Uint8Array(await (await fetch(new URL(card.dataset.src, document.baseURI))).arrayBuffer());
+        return Array.from(bytes); }"""
+    )
+    assert (load_audio(bytes(data)) == load_audio(clips["high"])).all()

@@ -1,0 +1,11 @@
+"""Opens the page: `python web_demo.py`, in a notebook `import web_demo; web_demo.launch()`, and as a hosted Space."""
+
+import sys
+
+from qwen_audio_chat.__main__ import main
+from qwen_audio_chat.demo.command import launch
+
+__all__ = ["launch"]
+
+if __name__ == "__main__":
+    sys.exit(main(["serve", *sys.argv[1:]]))
