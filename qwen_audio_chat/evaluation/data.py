@@ -15,7 +15,10 @@ MANIFEST_FIELDS = frozenset(
     "audio text source question task audio_language text_language timestamps instruction words".split()
 )
 NOTE_FIELDS = frozenset(
-    "id speaker split suite set group language seconds duration written label licence license".split()
+    (
+        "id speaker split suite set group language seconds duration written label instrument pitch velocity "
+        "licence license"
+    ).split()
 )
 """Notes about a clip that asking and scoring don't need; all other fields are mistakes."""
 
@@ -66,7 +69,8 @@ def read_jsonl(path: str | Path, audio_folder: Path | None = None, split: str | 
     Args:
         path: the file.
         audio_folder: where audio paths start.
-        split: keep only lines of this split (one without belongs to "train"); there may be none.
+        split: keep only lines of this split (one without belongs to "train"), which may be none; what else is in a
+            file that was made for training doesn't matter, so fields aren't checked.
 
     Raises:
         DataError: the file or an audio is missing, or a line is malformed; the message tells the line.
@@ -85,6 +89,8 @@ def read_jsonl(path: str | Path, audio_folder: Path | None = None, split: str | 
         where = f"{path.name}, line {number}"
         row = _row(line, where)
         if split is None or row.get("split", "train") == split:
+            if split is None:
+                _check_fields(row, where)
             samples.append(_sample(row, len(samples), folder, where))
     if not samples and split is None:
         raise DataError(f"The data file {path} has no samples.")
@@ -105,7 +111,7 @@ def _sample(row: dict[str, Any], index: int, folder: Path, where: str) -> Sample
     if "messages" in row:
         return _dialogue(row, index, folder, where)
     official = "gt" in row
-    _check_fields(row, OFFICIAL_FIELDS if official else MANIFEST_FIELDS, ("audio", "gt" if official else "text"), where)
+    _need(row, ("audio", "gt" if official else "text"), where)
     if row.get("task") not in (None, *TASKS):
         raise DataError(f'{where}: there is no task "{row["task"]}"; choose one of {", ".join(TASKS)}.')
     names = row["audio"] if isinstance(row["audio"], list) else [row["audio"]]
@@ -132,7 +138,7 @@ def _sample(row: dict[str, Any], index: int, folder: Path, where: str) -> Sample
 
 def _dialogue(row: dict, index: int, folder: Path, where: str) -> Sample:
     """The turns before the last answer are asked; audios in them become places in a list of paths."""
-    _check_fields(row, DIALOGUE_FIELDS, ("messages",), where)
+    _need(row, ("messages",), where)
     names, messages = [], []
     try:
         for message in row["messages"]:
@@ -161,10 +167,14 @@ def _dialogue(row: dict, index: int, folder: Path, where: str) -> Sample:
     )
 
 
-def _check_fields(row: dict, known: frozenset[str], needed: tuple[str, ...], where: str) -> None:
-    for name in needed:
+def _need(row: dict, names: tuple[str, ...], where: str) -> None:
+    for name in names:
         if row.get(name) is None:
             raise DataError(f'{where}: the field "{name}" is missing.')
+
+
+def _check_fields(row: dict, where: str) -> None:
+    known = DIALOGUE_FIELDS if "messages" in row else OFFICIAL_FIELDS if "gt" in row else MANIFEST_FIELDS
     if unknown := sorted(row.keys() - known - NOTE_FIELDS):
         raise DataError(f'{where}: there is no field "{unknown[0]}"; known fields are {", ".join(sorted(known))}.')
 
