@@ -129,6 +129,7 @@ def _sidebar() -> tuple[list, gr.Dropdown, dict]:
 def _wire(demo, events: Events, chatbot, box, status, turn, settings) -> None:
     """The conversation's events. An action that wants an answer changes `turn`; that joins the model's line."""
     view, due = [chatbot, box, status], [chatbot, box, status, turn]
+    # Through a queue of their own: Gradio tells a state's change to the page only on that way.
     taking = {**PRIVATE, "show_progress": "hidden", "concurrency_limit": 4, "concurrency_id": "reading"}
 
     def opened(request: gr.Request):
@@ -145,7 +146,7 @@ def _wire(demo, events: Events, chatbot, box, status, turn, settings) -> None:
         (chatbot.edit, events.edit),
         (chatbot.option_select, events.go_on),
     ):
-        listener(handler, None, due, **NOW)
+        listener(handler, None, due, **taking)
     box.stop(events.stop, None, view, **NOW)
     turn.change(
         events.answer, settings, view, **PRIVATE, concurrency_limit=1, concurrency_id=LANE, show_progress="full"
