@@ -25,7 +25,7 @@ from .whisper import WhisperPredictor, is_language_name
 CHANCE_METRICS = ("accuracy", "named_accuracy", "contains_reference")
 METRICS = {
     "asr": ("wer",),
-    "s2tt": ("chrf", "bleu"),
+    "s2tt": ("chrf",),
     "srwt": ("median_shift_ms", "aas_ms"),
     "mna": ("instrument_accuracy", "pitch_within_semitone", "velocity_accuracy"),
     "aqa": ("accuracy", "binary_accuracy"),
