@@ -169,3 +169,17 @@ def test_labels_of_sounds():
     assert sounds.label_of("wesnoth-1.16-data/chat-1") is None
     kinds = {kind for kind, _ in sounds.unanswerable(8)}
     assert kinds == {"silence", "noise"}
+
+
+def test_a_sample_catalogue_gives_names_and_files(tmp_path):
+    sounds = pytest.importorskip("qwen_audio_chat.training.pocket.sounds", exc_type=ImportError)
+    entries = [(b'"Ship horn". By A. License: CC0', b"RIFFone"), (b'"Truck/old bus start, pull away"', b"RIFFtwo2")]
+    table, body = b"", b""
+    for title, wave in entries:
+        start = 8 * len(entries) + len(body)
+        table += struct.pack("<II", start, len(wave))
+        body += bytes([len(title)]) + title + wave
+    path = tmp_path / "a.cat"
+    path.write_bytes(table + body)
+    assert list(sounds.opensfx(path)) == [("ship horn", b"RIFFone"), ("truck or old bus start pull away", b"RIFFtwo2")]
+    assert sounds.label_of("openttd-opensfx/ship horn") == ("ship", "vehicle")

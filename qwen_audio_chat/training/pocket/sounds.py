@@ -3,8 +3,9 @@
     python -m qwen_audio_chat.training.pocket.sounds --work build/pocket
 
 There is seldom more than one recording of a thing in one package, so a label's recordings come from several packages.
-GCompris is held out as a whole, for the test; where a label has more recordings, some of those are held out, too. All
-cuts of one recording are in one split, at random speeds. Silence and noise are written as well: nobody can name them.
+GCompris and OpenSFX are held out as a whole, for the test, wherever other packages have the label to learn it from; of
+the others, some recordings are held out, too. All cuts of one recording are in one split, at random speeds. Silence and
+noise are written as well: nobody can name them.
 """
 
 import argparse
@@ -37,11 +38,13 @@ LABELS: dict[str, tuple[str, str]] = {
     "duck": ("animal", r"/(duck|drake|gander|rubberduck)$"), "owl": ("animal", r"/owl$"),
     "chicken": ("animal", r"/(hen|rooster|turkey|chickens)$"), "crow": ("animal", r"/(crow|misc_crow)$"),
     "bird": ("animal", r"/(blackbird|cuckoo|lark|seagull|nandou|quetzal|tucan|penguin|vulture|birds\d|gryphon-shriek-\d"
-                       r"|heron_.*|morning)$"),
-    "wolf": ("animal", r"/wolf-.*$"), "big cat": ("animal", r"/(lion|tiger)$"), "bear": ("animal", r"/(bear|yeti-.*)$"),
+                       r"|heron_.*|morning|seagulls|tropical bird \d)$"),
+    "wolf": ("animal", r"/wolf-.*$"), "big cat": ("animal", r"/(lion|tiger|tropical lion roar)$"),
+    "bear": ("animal", r"/(bear|yeti-.*)$"),
     "bat": ("animal", r"/(bat_left|bat-.*)$"), "snake": ("animal", r"/(hiss.*|naga-.*)$"),
     "frog": ("animal", r"/frog$"),
-    "insect": ("animal", r"/(bee|grasshopper|hornet|mosquito|xanthia)$"), "ape": ("animal", r"/(chimp|gorilla)$"),
+    "insect": ("animal", r"/(bee|grasshopper|hornet|mosquito|xanthia)$"),
+    "ape": ("animal", r"/(chimp|gorilla|tropical monkeys)$"),
     "whale": ("animal", r"/(whale|orca|dolphin|sea_lion)$"), "elephant": ("animal", r"/elephant$"),
     "drum": ("instrument", r"(/(drum_(tom|bass|snare|heavy|roll).*|drumkit|drum_kit|drum_tomtom_floor|bd_.*|snare_drum"
                            r"|bongo|timpani|wardrums|tabla_.*)"
@@ -59,10 +62,16 @@ LABELS: dict[str, tuple[str, str]] = {
     "saxophone": ("instrument", r"/(saxophone|program-(64|65|66|67))$"),
     "clarinet": ("instrument", r"/(clarinet|bassoon|program-(68|70|71))$"),
     "flute": ("instrument", r"/(flute_traversiere|program-(72|73|74))$"),
-    "siren": ("vehicle", r"/firetruck$"), "rocket": ("vehicle", r"/apollo_lander$"),
-    "ship": ("vehicle", r"/(ship|bathyscape)$"),
-    "helicopter": ("vehicle", r"/program-125$"),
-    "hammer": ("tool", r"/(hammer|mallet_metal|mace.*|club)$"), "saw": ("tool", r"/saw$"),
+    "siren": ("vehicle", r"/firetruck$"), "ship": ("vehicle", r"/(ship|bathyscape|boat-horn|(ship|ferry) horn)$"),
+    "rocket": ("vehicle", r"/(apollo_lander|Rocket\d|RocketTakeoff\d)$"),
+    "traffic": ("vehicle", r"/Trafic(High|Low)\d$"),
+    "train": ("vehicle", r"/(RailTrain\d|diesel|steam|(steam|diesel or electric) train station departure"
+                         r"|steam engine going in tunnel)$"),
+    "truck": ("vehicle", r"/(truck|bus|truck or old bus start.*|(old|modern) bus start)$"),
+    "airplane": ("vehicle", r"/(comet-jet|planelow|ParklandPlane\d|propeller plane start|.* jet take off)$"),
+    "helicopter": ("vehicle", r"/(program-125|helicopter)$"),
+    "hammer": ("tool", r"/(hammer|mallet_metal|mace.*|club|Blacksmith\d|building bridge)$"),
+    "saw": ("tool", r"/(saw|buzzsaw|sawmill|lumber mill chainsaw)$"), "jackhammer": ("tool", r"/jackhammer$"),
     "scissors": ("tool", r"/scissors_.*$"), "sword": ("tool", r"/(sword-1|axe|spear|hatchet|dagger-swish|knife)$"),
     "bow and arrow": ("tool", r"/(bow|bow-miss|crossbow|crossbow-miss|bow-puny)$"),
     "gunshot": ("tool", r"/(gunshot|thunderstick|program-127)$"),
@@ -70,18 +79,21 @@ LABELS: dict[str, tuple[str, str]] = {
     "toilet": ("household", r"/toilet$"), "kettle": ("household", r"/kettle$"),
     "glass": ("household", r"/(glass|bottle)$"),
     "camera": ("household", r"/camera_35mm$"), "door": ("household", r"/(perc_door|open-chest)$"),
-    "telephone": ("household", r"/program-124$"), "coins": ("household", r"/(gold|perc_till)$"),
+    "telephone": ("household", r"/program-124$"), "coins": ("household", r"/gold$"),
+    "cash register": ("household", r"/(perc_till|cash|cash till)$"),
     "thunder": ("nature", r"/(lightning|lightningbolt|rumble)$"),
-    "fire": ("nature", r"/(fire|campfire|flame-big|torch)$"),
-    "waves": ("nature", r"/(program-122|water-blast)$"), "explosion": ("nature", r"/(explosion|fireworks|cave-in)$"),
+    "fire": ("nature", r"/(fire|campfire|flame-big|torch|Fire\d)$"),
+    "water": ("nature", r"/(program-122|water-blast|[Ww]ater\d?)$"), "wind": ("nature", r"/(heavy )?wind$"),
+    "explosion": ("nature", r"/(explosion|fireworks|cave-in|RocketExplosion1)$"),
     "laugh": ("vocal", r"/(dwarf-laugh|happy|excited)$"), "burp": ("vocal", r"/misc_burp$"),
     "scream": ("vocal", r"/(human-female-(die|hit)-\d|human-(die|hit)-\d|human-old-(die|hit)-\d)$"),
     "groan": ("vocal", r"/(groan|ugg|zombie-hit-\d|orc-die-\d)$"),
     "singing": ("vocal", r"/(ambi_choir|program-5[23])$"),
-    "applause": ("vocal", r"/program-126$"),
+    "applause": ("vocal", r"/(program-126|applause)$"), "crowd": ("vocal", r"/SportsCroud\d$"),
 }  # fmt: skip
 CUTS, DRUM_CUTS, HELD_OUT_CUTS, LONGEST_S = 12, 3, 2, 6.0
 UNKNOWN = "unknown"
+HELD_OUT_PACKAGES = ("gcompris", "openttd-opensfx")
 
 
 def label_of(name: str) -> tuple[str, str] | None:
@@ -112,6 +124,21 @@ def qt_resources(path: Path) -> Iterator[tuple[str, bytes]]:
         yield name, zlib.decompress(blob[4:]) if flags & 1 else blob
 
 
+def opensfx(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Sounds of a Transport Tycoon sample catalogue: a table of places, then a title and a WAV file each.
+
+    The titles are sentences with the author and licence; the name is what stands in quotes: "Ship horn" is `ship horn`.
+    """
+    data = path.read_bytes()
+    count = (struct.unpack_from("<I", data)[0] & 0x7FFFFFFF) // 8
+    for index in range(count):
+        start, length = struct.unpack_from("<II", data, 8 * index)
+        start &= 0x7FFFFFFF
+        title = data[start + 1 : start + 1 + data[start]].decode("latin-1")
+        name = re.sub(r"[():,]", "", title.split('"')[1]).lower().replace("/", " or ") if '"' in title else title
+        yield name, data[start + 1 + data[start] : start + 1 + data[start] + length]
+
+
 def recordings(work: Path) -> Iterator[tuple[str, np.ndarray]]:
     """("package/name", float32 samples at 16 kHz) of everything that has a label."""
     folders = {
@@ -119,6 +146,8 @@ def recordings(work: Path) -> Iterator[tuple[str, np.ndarray]]:
         "sonic-pi-samples": "usr/share/sonic-pi/samples",
         "wesnoth-1.16-data": "usr/share/games/wesnoth",
         "hydrogen-drumkits": "usr/share/hydrogen",
+        "simutrans-pak64": "usr/share/games/simutrans",
+        "lincity-ng-data": "usr/share/games/lincity-ng/sounds",
     }
     for package, folder in folders.items():
         for path in sorted((fetch(package, work) / folder).rglob("*")):
@@ -129,15 +158,19 @@ def recordings(work: Path) -> Iterator[tuple[str, np.ndarray]]:
                     yield name, read_sound(path)
                 except soundfile.LibsndfileError:
                     continue
+    programs = [program for program in range(128) if label_of(f"general-midi/program-{program}")]
+    for program in programs:
+        for sound in render([(program, pitch, 100, 2.0) for pitch in (48, 60, 67, 76)]):
+            yield f"general-midi/program-{program}", sound
     for collection in ("explore_farm_animals", "instruments"):
         resources = fetch("gcompris-qt-data", work) / f"usr/share/gcompris-qt/rcc/{collection}.rcc"
         for name, blob in qt_resources(resources):
             if name.endswith(".ogg") and label_of(f"gcompris/{name[:-4]}"):
                 yield f"gcompris/{name[:-4]}", read_sound(io.BytesIO(blob))
-    programs = [program for program in range(128) if label_of(f"general-midi/program-{program}")]
-    for program in programs:
-        for sound in render([(program, pitch, 100, 2.0) for pitch in (48, 60, 67, 76)]):
-            yield f"general-midi/program-{program}", sound
+    catalogue = fetch("openttd-opensfx", work) / "usr/share/games/openttd/baseset/opensfx/opensfx.cat"
+    for name, blob in opensfx(catalogue):
+        if label_of(f"openttd-opensfx/{name}"):
+            yield f"openttd-opensfx/{name}", read_sound(io.BytesIO(blob))
 
 
 def cut(waveform: np.ndarray, rng: random.Random) -> np.ndarray:
@@ -201,7 +234,8 @@ def main() -> None:
         label, group = label_of(name)
         package, stem = name.split("/")
         place = bucket(f"{name}-{number}") if label in learned else 1.0
-        split = "test" if package == "gcompris" or place < 0.08 else "dev" if place < 0.16 else "train"
+        held_out = package in HELD_OUT_PACKAGES and label in learned
+        split = "test" if held_out or place < 0.08 else "dev" if place < 0.16 else "train"
         learned.add(label)
         cuts = HELD_OUT_CUTS if split != "train" else DRUM_CUTS if package == "hydrogen-drumkits" else CUTS
         for piece in range(cuts):
