@@ -136,8 +136,7 @@ class AlignmentHead(nn.Module):
     @torch.no_grad()
     def greedy(self, clip: torch.Tensor, embedding: nn.Embedding) -> list[int]:
         """The read-out: best class of each frame of `clip` [frames, width], repeats and blanks removed, as ids."""
-        rows = embedding.weight[self.vocabulary]
-        best = self.logits(clip.to(rows.dtype), rows).argmax(-1)
+        best = self.logits(clip.float(), embedding.weight[self.vocabulary].float()).argmax(-1)
         best = torch.unique_consecutive(best)
         return self.vocabulary[best[best > 0] - 1].tolist()
 

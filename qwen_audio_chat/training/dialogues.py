@@ -161,27 +161,29 @@ def dialogues(clips: Sequence[Clip], count: int, seed: int = 0, longest: float =
     """
     rng = np.random.default_rng(seed)
     known = [found for clip in clips if (found := facts(clip))]
+    shares = {"single": 0.4, "turns": 0.2, "about one": 0.12, "find": 0.16, "compare": 0.06, "order": 0.06}
+    make = {"turns": in_turns, "about one": about_one, "find": find, "compare": compare, "order": order}
     result = []
     while len(result) < count:
-        kind, number = (
-            rng.choice(["single", "turns", "one", "find", "compare", "order"], p=(0.4, 0.2, 0.12, 0.16, 0.06, 0.06)),
-            1,
-        )
-        if kind != "single":
-            number = 2 if kind == "compare" else int(rng.integers(2, 5))
-        several = [_pick(rng, known[int(rng.integers(len(known)))]) for _ in range(number)]
+        kind = str(rng.choice(list(shares), p=list(shares.values())))
+        number = {"single": 1, "compare": 2}.get(kind) or int(rng.integers(2, 5))
+        several = [_draw_fact(known[int(rng.integers(len(known)))], rng) for _ in range(number)]
         length = sum(fact.clip.seconds or 5.0 for fact in several)
         if number > 1 and length > longest:
             continue
-        make = {"turns": in_turns, "one": about_one, "find": find, "compare": compare, "order": order}
         talk = single(several[0], rng) if kind == "single" else make[kind](several, rng)
         if talk is not None:
             result.append(Dialogue(f"dialogue {len(result) + 1} of seed {seed}", tuple(talk), length))
     return result
 
 
+def _draw_fact(found: Sequence[Fact], rng: np.random.Generator) -> Fact:
+    """A clip's main fact, or at times another one: most speech is English, and "English" must not become a habit."""
+    return found[0] if len(found) == 1 or rng.random() < 0.9 else _pick(rng, found[1:])
+
+
 def write(talks: Iterable[Dialogue], path: Path) -> None:
-    """Write dialogues as a manifest; paths become relative to it where they can."""
+    """Write dialogues as a manifest, with paths relative to it."""
 
     def relative(part: dict) -> dict:
         return part | {"audio": os.path.relpath(part["audio"], path.parent)}

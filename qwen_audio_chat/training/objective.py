@@ -78,5 +78,7 @@ class QwenAudioForTraining(QwenAudioForConditionalGeneration):
         """Save the model as its plain class, and the alignment head beside it."""
         state = {name: value for name, value in self.state_dict().items() if not name.startswith("alignment_head.")}
         self.save_pretrained(folder, state_dict=state, **options)
+        self.config.architectures = [QwenAudioForConditionalGeneration.__name__]
+        self.config.save_pretrained(folder)
         if self.alignment_head is not None:
             save_head(self.alignment_head, folder)
