@@ -7,6 +7,7 @@ Everything is kept and resumed as in `evaluate`, so that another call does only 
 
 import argparse
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -84,7 +85,7 @@ def measure(
 
 
 def _file_name(text: str) -> str:
-    return "-".join(text.lower().replace(",", " ").split())
+    return re.sub(r"\W+", "-", text.lower())  # a colon can't stand in a file's name everywhere
 
 
 def whisper_for(load: Callable[[], tuple]) -> Callable[[HeldOutSet], Predict | None]:
