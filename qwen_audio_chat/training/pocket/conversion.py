@@ -13,10 +13,6 @@ import soxr
 
 from qwen_audio_chat.audio import SAMPLE_RATE
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # pyworld looks its version up through the deprecated pkg_resources
-    import pyworld
-
 
 def read_sound(source: Path | BinaryIO) -> np.ndarray:
     """A WAV, FLAC, Ogg or MP3 file of a package as float32 mono at 16 kHz.
@@ -55,6 +51,10 @@ def convert(waveform: np.ndarray, pitch: float, formants: float, flatness: float
     Returns:
         float32 of nearly the same length.
     """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it looks its version up through the deprecated pkg_resources
+        import pyworld  # here, because it is built from source and only synthesis needs it
+
     signal = waveform.astype(np.float64)
     coarse, times = pyworld.dio(signal, SAMPLE_RATE, f0_floor=60.0, f0_ceil=500.0)
     f0 = pyworld.stonemask(signal, coarse, times, SAMPLE_RATE)
