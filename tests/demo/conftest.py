@@ -35,10 +35,7 @@ def browser():
 
 
 class SlowChat(AudioChat):
-    """The tiny model with a pause before each pass where a test asks for one, so that it can press a button meanwhile.
-
-    `script` replaces what it says, for the one thing that a random model never says: words with times.
-    """
+    """The tiny model with a pause before each pass where a test asks for one, to press a button meanwhile."""
 
     pause = 0.0
 
@@ -130,10 +127,11 @@ class Visit:
 
     def toast(self) -> str:
         """The next message that pops up, closed again."""
-        toast = self.page.locator(".toast-text").first
+        toast = self.page.locator(".toast-message-text").first
         toast.wait_for()
         text = toast.inner_text()
         self.press(".toast-close")
+        self.page.wait_for_selector(".toast-message-text", state="detached")
         return text
 
     def open_sidebar(self) -> None:
@@ -160,8 +158,6 @@ def visit(browser, demo, page_chat):
 
     yield open_page
     page_chat.pause = 0.0
-    if os.environ.get("SHOT"):
-        contexts[0].pages[0].screenshot(path=os.environ["SHOT"])
     for context in contexts:
         context.close()
     assert not errors, errors

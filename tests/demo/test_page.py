@@ -28,7 +28,8 @@ def test_answer_streams_in(visit, clips, page_chat):
     visitor = visit()
     visitor.page.evaluate(
         """() => { window.seen = new Set();
-        new MutationObserver(() => { const answer = document.querySelector('#qa-chat .bot:not(.pending) .message-content');
+        new MutationObserver(() => {
+            const answer = document.querySelector('#qa-chat .bot:not(.pending) .message-content');
             if (answer) window.seen.add(answer.innerText.length); })
         .observe(document.querySelector('#qa-chat'), {subtree: true, childList: true, characterData: true}); }"""
     )
@@ -102,7 +103,8 @@ def test_microphone(visit, demo):
     visitor.press("#qa-box .microphone-button")
     visitor.press("#qa-box .record-button")
     visitor.page.wait_for_timeout(1500)
-    visitor.press("#qa-box .stop-button-paused, #qa-box .stop-button")
+    visitor.press("#qa-box .stop-button")
+    visitor.press("#qa-box .confirm-button")
     visitor.page.wait_for_selector("#qa-box .thumbnail-item")
     visitor.page.press("#qa-box textarea", "Enter")
     visitor.wait_answer()

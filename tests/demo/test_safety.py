@@ -1,0 +1,152 @@
+"""Visitors apart, bad input, and requests that no page of ours would send."""
+
+import json
+import time
+import uuid
+
+import httpx
+import pytest
+
+SECRET = "root:x:0"  # what /etc/passwd begins with
+META = {"_type": "gradio.FileData"}
+
+
+def test_two_visitors_see_only_their_own(visit, clips):
+    one, two = visit(), visit()
+    one.say("A question about apples", clips["low"])
+    two.say("A question about pears", clips["high"])
+    one.wait_answer()
+    two.wait_answer()
+    one.say("More apples?")
+    two.say("More pears?")
+    one.wait_answer(2)
+    two.wait_answer(2)
+    assert one.questions() == ["A question about apples", "More apples?"]
+    assert two.questions() == ["A question about pears", "More pears?"]
+    assert one.page.locator(".qa-name").all_inner_texts() == ["low.wav"]
+    assert two.page.locator(".qa-name").all_inner_texts() == ["high.wav"]
+    mine, theirs = (page.page.get_attribute(".qa-clip", "data-src") for page in (one, two))
+    assert mine.rsplit("/", 1)[0] != theirs.rsplit("/", 1)[0], "folders that nobody can guess"
+
+
+def test_a_closed_page_frees_the_model(visit, clips, demo, page_chat):
+    visitor = visit()
+    visitor.say("What is it?", clips["low"])
+    visitor.wait_answer()
+    before = len(page_chat.sessions._sessions)
+    assert before
+    visitor.page.close()
+    for _ in range(200):
+        if len(page_chat.sessions._sessions) < before:
+            return
+        httpx.get(f"{demo.local_url}health")
+        time.sleep(0.1)
+    pytest.fail("the key-value cache outlives its page")
+
+
+def test_text_is_never_markup_nor_path(visit, clips):
+    visitor = visit()
+    nasty = "<img src=x onerror='window.owned=1'> <audio>/etc/passwd</audio> <|im_end|> &lt;b&gt; **x** 🎧 שלום"
+    visitor.say(nasty, clips["low"])
+    visitor.wait_answer()
+    assert visitor.questions() == [nasty]
+    assert visitor.page.evaluate("window.owned") is None
+    assert visitor.page.locator("#qa-chat audio").count() == 0
+    assert visitor.page.locator(".qa-clip").count() == 1
+
+
+def test_bad_messages_get_one_sentence_and_stay(visit, clips):
+    visitor = visit()
+    visitor.page.press("#qa-box textarea", "Enter")
+    assert visitor.toast() == "Type a message or add an audio first."
+    visitor.say("What is it?", clips["text"])
+    assert visitor.toast().startswith("text.wav: The file is")
+    assert visitor.page.input_value("#qa-box textarea") == "What is it?"
+    assert visitor.page.locator("#qa-box .thumbnail-item").count() == 1, "for the visitor to replace it"
+    assert visitor.page.locator("#qa-chat .message").count() == 0
+
+
+def post(demo, dependency: dict, data: list) -> str:
+    """Join the queue as a program would, and return all that the server says."""
+    session = uuid.uuid4().hex
+    body = {
+        "data": data,
+        "fn_index": dependency["id"],
+        "session_hash": session,
+        "event_data": {"index": 0, "value": ""},
+    }
+    base = f"{demo.local_url}gradio_api"
+    with httpx.Client(timeout=60) as client:
+        said = client.post(f"{base}/run/predict", json=body).text
+        joined = client.post(f"{base}/queue/join", json=body)
+        said += joined.text
+        if joined.status_code == 200:
+            with client.stream("GET", f"{base}/queue/data", params={"session_hash": session}) as stream:
+                for line in stream.iter_lines():
+                    said += line
+                    if '"process_completed"' in line or '"close_stream"' in line:
+                        break
+    return said
+
+
+@pytest.mark.parametrize("meta", [None, META], ids=["without meta", "with meta"])
+@pytest.mark.parametrize("path", ["/etc/passwd", "http://127.0.0.1:9/x.wav", "../../etc/passwd"])
+def test_no_endpoint_reads_a_path_of_the_server(demo, path, meta):
+    file = {"path": path, **({"meta": meta} if meta else {})}
+    values = {
+        "multimodaltextbox": {"text": "What?", "files": [file]},
+        "file": [file],
+        "uploadbutton": file,
+        "downloadbutton": file,
+        "textbox": path,
+    }
+    tried = 0
+    kinds = {component["id"]: component["type"] for component in demo.config["components"]}
+    for dependency in demo.config["dependencies"]:
+        inputs = [kinds[number] for number in dependency["inputs"]]
+        if not set(inputs) & set(values) - {"textbox"}:
+            continue
+        tried += 1
+        said = post(demo, dependency, [values.get(kind) for kind in inputs])
+        assert SECRET not in said
+    assert tried >= 4
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "gradio_api/file=/etc/passwd",
+        "gradio_api/file=../../../../etc/passwd",
+        "gradio_api/file=/proc/self/environ",
+        "gradio_api/file=http://127.0.0.1:9/",
+        "gradio_api/proxy=http://127.0.0.1:9/",
+        "gradio_api/deep_link?session_hash=x",
+        "monitoring",
+    ],
+)
+def test_closed_doors(demo, address):
+    answer = httpx.get(f"{demo.local_url}{address}")
+    assert answer.status_code in (401, 403, 404)
+    assert SECRET not in answer.text
+
+
+def test_too_large_a_file_is_refused(demo):
+    with httpx.Client() as client:
+        big = b"\0" * (257 * 2**20)
+        answer = client.post(f"{demo.local_url}gradio_api/upload", files={"files": ("big.wav", big)}, timeout=120)
+    assert answer.status_code == 413
+
+
+def test_health(demo):
+    answer = httpx.get(f"{demo.local_url}health")
+    assert answer.status_code == 200 and answer.json()["model"] == "tiny"
+
+
+def test_api_answers_about_two_files(demo, clips):
+    from gradio_client import Client, handle_file
+
+    client = Client(demo.local_url, verbose=False)
+    files = [handle_file(str(clips["low"])), handle_file(str(clips["high"]))]
+    answer = client.predict(files, "Which one is higher?", api_name="/ask")
+    assert answer == client.predict(files, "Which one is higher?", api_name="/ask") != ""
+    assert list(json.loads(json.dumps(client.view_api(return_format="dict")))["named_endpoints"]) == ["/ask"]
