@@ -1,0 +1,85 @@
+"""The page from the command line and in a notebook, with a tiny model in a folder."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def folder(page_chat, tmp_path_factory) -> Path:
+    """The tiny model, saved."""
+    folder = tmp_path_factory.mktemp("model")
+    page_chat.model.save_pretrained(folder)
+    page_chat.processor.save_pretrained(folder)
+    return folder
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_serves_and_stops_on_sigterm(folder):
+    port = free_port()
+    command = [sys.executable, "web_demo.py", "--model", str(folder), "--device", "cpu", "--port", str(port)]
+    environment = os.environ | {"QWEN_AUDIO_CHAT_AUTH": "me:secret"}
+    environment.pop("GRADIO_TEMP_DIR", None)
+    server = subprocess.Popen(
+        command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    try:
+        end = time.monotonic() + 300
+        while time.monotonic() < end and server.poll() is None:
+            try:
+                if httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200:
+                    break
+            except httpx.TransportError:
+                time.sleep(0.5)
+        assert httpx.get(f"http://127.0.0.1:{port}/config").status_code == 401, "a login is asked for"
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(90) == 0, server.stdout.read().decode()
+    finally:
+        server.kill()
+    assert "Traceback" not in server.stdout.read().decode()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [(["--port", "{busy}"], r"Port \d+ is in use"), (["--auth", "me"], 'A login is written as "user:password"')],
+)
+def test_wrong_arguments_are_one_sentence(arguments, sentence):
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        arguments = [argument.format(busy=busy.getsockname()[1]) for argument in arguments]
+        done = subprocess.run(
+            [sys.executable, "web_demo.py", *arguments], cwd=REPOSITORY, capture_output=True, text=True
+        )
+    assert done.returncode == 2 and done.stdout == ""
+    assert re.fullmatch(rf"Error: {sentence}.*\n", done.stderr)
+
+
+def test_notebook(folder):
+    nbclient = pytest.importorskip("nbclient")
+    nbformat = pytest.importorskip("nbformat")
+    notebook = nbformat.read(REPOSITORY / "assets" / "demo.ipynb", as_version=4)
+    for cell in notebook.cells:
+        cell.source = cell.source.replace("web_demo.launch()", f"web_demo.launch(model={str(folder)!r}, device='cpu')")
+    nbclient.NotebookClient(
+        notebook, timeout=300, resources={"metadata": {"path": str(REPOSITORY / "assets")}}
+    ).execute()
+    outputs = json.dumps([cell.get("outputs", []) for cell in notebook.cells])
+    assert "<iframe" in outputs
+    assert notebook.cells[-3].outputs[0].text.strip()
