@@ -6,7 +6,6 @@ speakers; that gives the recipe hundreds of natural voices.
 """
 
 import io
-import itertools
 import json
 import random
 import re
@@ -67,70 +66,22 @@ class Flite:
 
     def say(self, text: str, voice: str, speed: float, rng: random.Random) -> Audio:
         pitch = rng.uniform(*self._pitch[voice])
-        return _run(
-            [
-                "flite",
-                "-voice",
-                voice,
-                "--setf",
-                f"duration_stretch={1 / speed:.3f}",
-                "--setf",
-                f"int_f0_target_mean={pitch:.1f}",
-                "-t",
-                text,
-                "-o",
-                "{out}",
-            ]
-        )
+        settings = ["--setf", f"duration_stretch={1 / speed:.3f}", "--setf", f"int_f0_target_mean={pitch:.1f}"]
+        return _run(["flite", "-voice", voice, *settings, "-t", text, "-o", "{out}"])
 
 
 class Espeak:
-    """espeak-ng: robotic, but with accents and voice variants that nothing else here has."""
+    """espeak-ng: robotic, but it speaks every language; for naming and translating languages, not for transcription."""
 
-    accents = ("en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp", "en-gb-x-gbcwmd", "en-gb-x-gbclan", "en-029")
-    variants = (
-        "m1",
-        "m2",
-        "m3",
-        "m4",
-        "m5",
-        "m6",
-        "m7",
-        "f1",
-        "f2",
-        "f3",
-        "f4",
-        "f5",
-        "steph",
-        "anika",
-        "Annie",
-        "Denis",
-        "Lee",
-        "Michael",
-        "Alex",
-        "Mario",
-        "linda",
-        "john",
-        "David",
+    variants = tuple(
+        "m1 m2 m3 m4 m5 m6 m7 f1 f2 f3 f4 f5 steph anika Annie Denis Lee Michael Alex Mario linda john David".split()
     )
-    voices = tuple("+".join(pair) for pair in itertools.product(accents, variants))
+    voices = tuple(f"en-us+{variant}" for variant in variants)
     held_out = ()
 
     def say(self, text: str, voice: str, speed: float, rng: random.Random) -> Audio:
-        return _run(
-            [
-                "espeak-ng",
-                "-v",
-                voice,
-                "-s",
-                str(round(165 * speed)),
-                "-p",
-                str(rng.randrange(20, 80)),
-                "-w",
-                "{out}",
-                text,
-            ]
-        )
+        pace, pitch = str(round(165 * speed)), str(rng.randrange(20, 80))
+        return _run(["espeak-ng", "-v", voice, "-s", pace, "-p", pitch, "-w", "{out}", text])
 
 
 class Festival:
@@ -158,7 +109,10 @@ def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
 
 
 class Piper:
-    """Piper's "joe": VITS, one American man, with random noise scales (they vary timbre and rhythm)."""
+    """Piper's "joe": VITS, one American man, with random noise scales (they vary timbre and rhythm).
+
+    The noise itself is drawn inside the ONNX graph, so its clips are alike, but not equal, from run to run.
+    """
 
     voices = ("joe",)
     held_out = ()
@@ -194,32 +148,12 @@ class Piper:
 
 # Kokoro was trained on its own phoneme letters: one for each diphthong and affricate.
 _KOKORO_LETTERS = (
-    ("aɪ", "I"),
-    ("aʊ", "W"),
-    ("dʒ", "ʤ"),
-    ("eɪ", "A"),
-    ("tʃ", "ʧ"),
-    ("ɔɪ", "Y"),
-    ("ʔn", "tᵊn"),
-    ("ə‍l", "ᵊl"),
-    ("r", "ɹ"),
-    ("x", "k"),
-    ("ç", "k"),
-    ("ɐ", "ə"),
-    ("ɚ", "əɹ"),
-    ("ɬ", "l"),
-    ("ʲ", ""),
-)
+    ("aɪ", "I"), ("aʊ", "W"), ("dʒ", "ʤ"), ("eɪ", "A"), ("tʃ", "ʧ"), ("ɔɪ", "Y"), ("ʔn", "tᵊn"), ("ə‍l", "ᵊl"),
+    ("r", "ɹ"), ("x", "k"), ("ç", "k"), ("ɐ", "ə"), ("ɚ", "əɹ"), ("ɬ", "l"), ("ʲ", ""),
+)  # fmt: skip
 _KOKORO_AMERICAN = (
-    ("oʊ", "O"),
-    ("ɜːɹ", "ɜɹ"),
-    ("ɜː", "ɜɹ"),
-    ("ɪə", "iə"),
-    ("ː", ""),
-    ("o", "ɔ"),
-    ("ɾ", "T"),
-    ("ʔ", "t"),
-)
+    ("oʊ", "O"), ("ɜːɹ", "ɜɹ"), ("ɜː", "ɜɹ"), ("ɪə", "iə"), ("ː", ""), ("o", "ɔ"), ("ɾ", "T"), ("ʔ", "t"),
+)  # fmt: skip
 _KOKORO_BRITISH = (("eə", "ɛː"), ("iə", "ɪə"), ("əʊ", "Q"), ("o", "ɔ"), ("ɾ", "t"), ("ʔ", "t"))
 
 
@@ -298,7 +232,7 @@ class Kokoro:
 
 
 def synthesizer(name: str, work: Path, threads: int = 1) -> Synthesizer:
-    """The synthesizer of that name: flite, espeak, festival, piper or kokoro."""
+    """The synthesizer of that name: flite, festival, piper or kokoro."""
     if name in ("piper", "kokoro"):
         return {"piper": Piper, "kokoro": Kokoro}[name](work, threads)
-    return {"flite": Flite, "espeak": Espeak, "festival": Festival}[name]()
+    return {"flite": Flite, "festival": Festival}[name]()
