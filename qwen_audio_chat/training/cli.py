@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from transformers import AutoProcessor, BitsAndBytesConfig, TrainingArguments
+from transformers import AutoProcessor, BitsAndBytesConfig, TrainingArguments, set_seed
 
 from qwen_audio_chat.chatml import encode_conversation, encode_text
 from qwen_audio_chat.training.alignment import AlignmentHead, ctc_targets, load_head
@@ -79,6 +79,7 @@ def train(args: argparse.Namespace) -> Path:
     Raises:
         ManifestError: a manifest has bad lines and `--on-error` is "raise".
     """
+    set_seed(args.seed)  # before anything new is drawn, such as the alignment head
     stage = stage_of(args)
     check = not args.no_check
     examples = read_manifests(args.train, split="train", on_error=args.on_error, check_audio=check)

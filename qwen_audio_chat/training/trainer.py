@@ -91,7 +91,9 @@ class QwenAudioTrainer(Trainer):
         dev = Visits(dev_examples) if dev_examples else None
         super().__init__(model, arguments, collator, Visits(train_examples), dev, callbacks=[_SetEpoch(), _PlotLoss()])
         self.model_accepts_loss_kwargs = False  # the loss is a mean over the batch
-        shutil.rmtree(Path(arguments.output_dir, PARTIAL), ignore_errors=True)
+        Path(arguments.output_dir).mkdir(parents=True, exist_ok=True)
+        if self.args.should_save:
+            shutil.rmtree(Path(arguments.output_dir, PARTIAL), ignore_errors=True)
 
     def get_train_dataloader(self) -> DataLoader:
         self.batches = LengthBatches(
@@ -154,13 +156,24 @@ class QwenAudioTrainer(Trainer):
             self._parts.clear()
         super().log(logs, *args, **kwargs)
 
-    def evaluate(self, *args, **kwargs) -> dict[str, float]:
-        metrics = super().evaluate(*args, **kwargs)
+    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
+        """Mean loss of the held-out batches, and what `measure` adds.
+
+        Trainer's own loop gathers one loss per example, which several processes with batches of different sizes can't.
+        """
+        self.model.eval()
+        figures = torch.zeros(2, device=self.args.device)
+        for inputs in self.get_eval_dataloader(eval_dataset):
+            with torch.no_grad(), self.compute_loss_context_manager():
+                loss = self.compute_loss(self.model, self._prepare_inputs(inputs)).detach()
+            figures += torch.stack((loss, torch.ones_like(loss)))
+        total, batches = self.accelerator.reduce(figures, "sum").tolist()
+        metrics = {f"{metric_key_prefix}_loss": total / batches}
         if self.measure is not None and self.is_world_process_zero():
-            self.model.eval()
-            more = {f"eval_{name}": value for name, value in self.measure(self.model).items()}
-            self.log(more)
-            metrics |= more
+            metrics |= {f"{metric_key_prefix}_{name}": value for name, value in self.measure(self.model).items()}
+        self.model.train()
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     def _get_output_dir(self, trial) -> str:
@@ -223,6 +236,7 @@ def plot_losses(history: Sequence[dict[str, float]], path: Path) -> None:
             )
     axes.set(xlabel="step", ylabel="loss per token", ylim=(0, None))
     axes.grid(alpha=0.3)
-    axes.legend()
+    if axes.lines:
+        axes.legend()
     figure.savefig(path, dpi=120, bbox_inches="tight")
     pyplot.close(figure)
