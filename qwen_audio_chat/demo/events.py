@@ -109,7 +109,8 @@ class Events:
         words = words or text("default_question" if len(clips) == 1 else "default_questions", self._spoken(lang))
         with visitor.lock:
             visitor.conversation.append(user_message(words, clips))
-            yield self._due(visitor, lang, {"text": "", "files": []})
+            view = self._due(visitor, lang, {"text": "", "files": []})
+        yield view  # never within the lock: Gradio goes on with a generator in another thread
 
     def _check_length(self, waveforms: list, lang: str) -> None:
         """Refuse what can never fit before the encoder works on it."""

@@ -13,6 +13,7 @@ from starlette.middleware import Middleware
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 
+from .render import model_name
 from .texts import I18N
 
 HERE = Path(__file__).resolve().parent
@@ -159,7 +160,7 @@ def _health(demo: gr.Blocks):
         status = "draining" if events.draining else "ok"
         body = {
             "status": status,
-            "model": info.name,
+            "model": model_name(info),
             "device": info.device,
             "precision": info.precision,
             "visitors": len(events.visitors),

@@ -8,6 +8,7 @@ import base64
 import re
 from collections.abc import Sequence
 from html import escape
+from pathlib import Path
 from urllib.parse import quote
 
 import gradio as gr
@@ -145,9 +146,14 @@ def _base64(content: str) -> str:
     return base64.b64encode(content.encode()).decode()
 
 
+def model_name(info: ModelInfo) -> str:
+    """The model's name for visitors: of a folder its last part, for where it lies is not their business."""
+    return Path(info.name).name if Path(info.name).is_absolute() else info.name
+
+
 def status_line(info: ModelInfo, figures: Sequence[str] = ()) -> str:
     """Model, device and precision, then what is going on or the last answer's figures."""
-    facts = [info.name, info.device, info.precision, *figures]
+    facts = [model_name(info), info.device, info.precision, *figures]
     spans = "".join(f"<span>{escape(fact)}</span>" for fact in facts)
     return f'<div class="qa-status" role="status">{spans}</div>'
 
