@@ -3,8 +3,8 @@
     python -m qwen_audio_chat.training.pocket.speech --work build/pocket --synthesizer flite --hours 14
 
 Every utterance is drawn from a generator seeded with its own name, so the corpus is the same however often the work
-was interrupted (but for the noise inside Piper). Each synthesizer has its own slice of the sentences; a finished shard is a manifest such as
-`manifests/speech-flite-0001.jsonl`.
+was interrupted (but for the noise inside Piper). Each synthesizer has its own slice of the sentences; a finished shard
+is a manifest such as `manifests/speech-flite-0001.jsonl`.
 """
 
 import argparse
