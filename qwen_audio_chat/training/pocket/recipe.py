@@ -20,7 +20,7 @@ from qwen_audio_chat.training.pocket.sources import DEFAULT_WORK
 
 log = logging.getLogger(__name__)
 
-HOURS = {"flite": 12, "piper": 9, "festival": 4, "espeak": 1.5, "kokoro": 12}  # of English speech by synthesizer
+HOURS = {"flite": 12, "piper": 9, "festival": 4, "kokoro": 12}  # of English speech by synthesizer
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Run:
     Attributes:
         name: of its folder under `work`.
         stage: of `stages.STAGES`.
-        data: patterns of the manifests under `work/manifests`, without their ".jsonl"; "-dev" ones are held out.
+        data: patterns of the manifests under `work/manifests`, without their ".jsonl"; "-dev" and "-test" are held out.
         options: more words for the command.
     """
 
@@ -50,13 +50,13 @@ RUNS = (
     Run(
         "pretrain",
         "pretrain",
-        ("speech-*", "spoken-*", "sounds-*", "notes-*"),
+        ("speech-*", "languages-*", "sounds-*", "notes-*"),
         ("--steps", "4000", "--alignment", "0.3", "--corruption", "0.2", "--batch-tokens", "1600", "--augment"),
     ),
     Run(
         "tune",
         "finetune",
-        ("speech-*", "spoken-*", "sounds-*", "notes-*", "dialogues", "chat"),
+        ("speech-*", "languages-*", "sounds-*", "notes-*", "dialogues", "chat"),
         ("--steps", "8000", "--corruption", "0.2", "--batch-tokens", "1600", "--augment", "--learning-rate", "3"),
     ),
 )
@@ -85,7 +85,8 @@ def build_dialogues(work: Path, count: int = 12000) -> None:
 def select(work: Path, patterns: tuple[str, ...], dev: bool = False) -> list[Path]:
     """The training manifests, or the held-out ones, of some patterns."""
     found = {path for pattern in patterns for path in (work / "manifests").glob(f"{pattern}.jsonl")}
-    return sorted(path for path in found if path.stem.endswith("-dev") == dev)
+    held_out = {path for path in found if path.stem.endswith(("-dev", "-test"))}
+    return sorted(path for path in held_out if path.stem.endswith("-dev")) if dev else sorted(found - held_out)
 
 
 def train(run: Run, model: Path, work: Path) -> Path:
