@@ -1,7 +1,7 @@
 """Make clean clips sound as if recorded elsewhere: rooms, microphones, noise, telephones, bad levels.
 
-Everything is synthetic and drawn from one generator, so a clip and a seed always give the same samples. The length never
-changes, which keeps time stamps valid. One 5 s clip takes a few milliseconds on one core.
+Everything is synthetic and drawn from one generator, so a clip and a seed always give the same samples. The length
+never changes, which keeps time stamps valid. One 5 s clip takes a few milliseconds on one core.
 """
 
 import numpy as np
