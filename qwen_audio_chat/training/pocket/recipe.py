@@ -50,13 +50,13 @@ RUNS = (
     Run(
         "pretrain",
         "pretrain",
-        ("speech-*", "languages-*", "sounds-*", "notes-*"),
+        ("speech-*", "languages-*", "sounds*", "notes*"),
         ("--steps", "4000", "--alignment", "0.3", "--corruption", "0.2", "--batch-tokens", "1600", "--augment"),
     ),
     Run(
         "tune",
         "finetune",
-        ("speech-*", "languages-*", "sounds-*", "notes-*", "dialogues", "chat"),
+        ("speech-*", "languages-*", "sounds*", "notes*", "dialogues", "chat"),
         ("--steps", "8000", "--corruption", "0.2", "--batch-tokens", "1600", "--augment", "--learning-rate", "3"),
     ),
 )
@@ -65,6 +65,7 @@ RUNS = (
 def prepare_data(work: Path) -> None:
     """Fetch and synthesize everything that isn't there yet."""
     commands = [["speech", "--synthesizer", name, "--hours", str(hours)] for name, hours in HOURS.items()]
+    commands += [[name] for name in ("sounds", "notes", "languages", "recordings")]
     commands.append(["chat", "--model", str(work / "initial")])
     for module, *options in commands:
         name = f"qwen_audio_chat.training.pocket.{module}"
