@@ -66,7 +66,8 @@ def prepare_data(work: Path) -> None:
     """Fetch and synthesize everything that isn't there yet."""
     commands = [["speech", "--synthesizer", name, "--hours", str(hours)] for name, hours in HOURS.items()]
     commands += [[name] for name in ("sounds", "notes", "languages", "recordings")]
-    commands.append(["chat", "--model", str(work / "initial")])
+    if not (work / "manifests/chat.jsonl").exists():
+        commands.append(["chat", "--model", str(work / "initial")])
     for module, *options in commands:
         name = f"qwen_audio_chat.training.pocket.{module}"
         subprocess.run([sys.executable, "-m", name, "--work", str(work), *options], check=True)
