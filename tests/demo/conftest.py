@@ -114,6 +114,10 @@ class Visit:
     def answers(self) -> list[str]:
         return self.page.locator("#qa-chat .bot:not(.pending) .message-content").all_inner_texts()
 
+    def last_message(self) -> dict:
+        """The end of the conversation that the server holds, of the page opened last."""
+        return list(self.visitors._visitors.values())[-1].conversation[-1]
+
     def questions(self) -> list[str]:
         texts = self.page.locator("#qa-chat .user .message-content").all_inner_texts()
         return [text.replace("\u200b", "") for text in texts]

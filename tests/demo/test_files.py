@@ -89,8 +89,9 @@ def test_a_wrong_file_changes_nothing(visit, clips, tmp_path):
     visitor = visit()
     visitor.say("What is it?", clips["low"])
     answer = visitor.wait_answer()
-    for content in ("no json", "[1, 2]", '{"format": "other"}', '{"format": "qwen-audio-chat conversation"}'):
-        path = tmp_path / "wrong.json"
+    contents = ("no json", "[1, 2]", '{"format": "other"}', '{"format": "qwen-audio-chat conversation"}')
+    for number, content in enumerate(contents):
+        path = tmp_path / f"wrong-{number}.json"
         path.write_text(content)
         load(visitor, path)
         assert "not a conversation" in visitor.toast()

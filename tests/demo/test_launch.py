@@ -71,7 +71,8 @@ def test_wrong_arguments_are_one_sentence(arguments, sentence):
     assert re.fullmatch(rf"Error: {sentence}.*\n", done.stderr)
 
 
-def test_notebook(folder):
+def test_notebook(folder, monkeypatch):
+    monkeypatch.delenv("GRADIO_TEMP_DIR")  # the notebook's server deletes its own folder, not that of the other tests
     nbclient = pytest.importorskip("nbclient")
     nbformat = pytest.importorskip("nbformat")
     notebook = nbformat.read(REPOSITORY / "assets" / "demo.ipynb", as_version=4)
