@@ -1,5 +1,8 @@
 """Each metric against values worked out by hand, and against its library called directly."""
 
+import sys
+import types
+
 import jiwer
 import numpy as np
 import pytest
@@ -193,6 +196,7 @@ GUESSES = ["a dog barks loudly", "rain is falling on a roof"]
 
 
 def test_captions_without_java_are_not_computed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pycocoevalcap", types.ModuleType("pycocoevalcap"))
     monkeypatch.setattr(captions.shutil, "which", lambda name: None)
     scores = captions.caption_metrics(CAPTIONS, GUESSES)
     assert all(scores[name].value is None and "Java" in scores[name].note for name in captions.COCO_METRICS)
