@@ -1,6 +1,11 @@
 """Qwen-Audio-Chat: talk about many audios in many turns, anywhere."""
 
 import importlib
+import os
+
+# Before PyTorch is imported: threads that spin while they wait make each other many times slower as soon as anything
+# else runs on this machine.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # Imported when first used: a help text, or the process that decodes a file, need not wait for PyTorch.
 _PUBLIC = {"AudioChat": ".pipeline", "Conversation": ".chatml", "GenerationOptions": ".generation", "load": ".pipeline"}

@@ -10,6 +10,7 @@ COMMANDS = {
     "transcribe": (".transcription", "write a transcript for each audio file of a folder"),
     "train": (".training.cli", "run a stage of training, or fine-tune a model"),
     "evaluate": (".evaluation.cli", "measure a model on a task of the paper"),
+    "benchmark": (".benchmark.cli", "measure how fast a model answers here"),
 }
 
 

@@ -7,6 +7,8 @@ A conversation is a list of messages, as everywhere in the transformers ecosyste
 
 Text never becomes control: what anyone typed is encoded without special tokens, and the ids that mean something
 are put in here. An assistant's turn with `token_ids` keeps the ids that the model generated.
+
+A user's message with a `tags.TaskPrompt` under "task" asks in the format of pretraining instead: its audio, then tags.
 """
 
 from collections.abc import Sequence
@@ -16,6 +18,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 from .model.tokenization import AUDIO_END, AUDIO_PLACEHOLDER, AUDIO_START, IM_END, IM_START, plain_tokenizer
+from .tags import TaskPrompt
 
 DEFAULT_SYSTEM = "You are a helpful assistant."
 AUDIO_LABEL = "Audio {number}:"
@@ -100,6 +103,20 @@ def encode_audio(tokenizer: PreTrainedTokenizerFast, tokens: int) -> list[int]:
     return [start, *[pad] * tokens, end]
 
 
+def encode_task(tokenizer: PreTrainedTokenizerFast, task: TaskPrompt) -> list[int]:
+    """Ids of a task in tags; a question inside it stays plain text.
+
+    Raises:
+        ValueError: the tokenizer lacks one of the tags.
+    """
+    ids = []
+    for piece, is_tag in task.pieces():
+        ids += tokenizer.convert_tokens_to_ids([piece]) if is_tag else encode_text(tokenizer, piece)
+    if None in ids or (tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids):
+        raise ValueError(f"This model's tokenizer lacks a tag of {task}.")
+    return ids
+
+
 def encode_conversation(
     tokenizer: PreTrainedTokenizerFast,
     messages: Sequence[dict],
@@ -109,7 +126,7 @@ def encode_conversation(
     drop_turns: int = 0,
     continue_answer: bool = False,
 ) -> EncodedChat:
-    """Encode a conversation.
+    """Encode a conversation; or the task of its last message, without roles, which must hold the only audio.
 
     Args:
         messages: the whole conversation; a default system message stands in where it has none.
@@ -124,6 +141,13 @@ def encode_conversation(
     """
     if len(audio_tokens) != (count := len(conversation_audios(messages))):
         raise ValueError(f"The conversation has {count} audios, but token counts were given for {len(audio_tokens)}.")
+    if messages and (task := messages[-1].get("task")) is not None:
+        if count != 1:
+            raise ValueError(f"A task in tags is about one audio, not {count}.")
+        chat = EncodedChat()
+        _extend_audio(chat, tokenizer, 0, audio_tokens[0])
+        chat.extend(encode_task(tokenizer, task))
+        return chat
     im_start, im_end = tokenizer.convert_tokens_to_ids([IM_START, IM_END])
     newline = encode_text(tokenizer, "\n")
     chat = EncodedChat()
@@ -167,11 +191,16 @@ def _extend_parts(chat, tokenizer, parts, audio, audio_tokens, is_assistant) -> 
             continue
         pending += AUDIO_LABEL.format(number=audio + 1)
         chat.extend(encode_text(tokenizer, pending), is_assistant)
-        for piece, tokens in enumerate(audio_tokens[audio]):
-            start = len(chat.input_ids) + 1
-            chat.extend(encode_audio(tokenizer, tokens))
-            chat.slots.append(AudioSlot(start, start + tokens, audio, piece))
+        _extend_audio(chat, tokenizer, audio, audio_tokens[audio])
         pending = "\n"
         audio += 1
     chat.extend(encode_text(tokenizer, pending), is_assistant)
     return audio
+
+
+def _extend_audio(chat: EncodedChat, tokenizer, audio: int, pieces: Sequence[int]) -> None:
+    """Append an audio, each of its pieces with that many tokens."""
+    for piece, tokens in enumerate(pieces):
+        start = len(chat.input_ids) + 1
+        chat.extend(encode_audio(tokenizer, tokens))
+        chat.slots.append(AudioSlot(start, start + tokens, audio, piece))

@@ -10,9 +10,9 @@ import torch
 from transformers import PreTrainedTokenizerFast
 from transformers.cache_utils import Cache, DynamicLayer
 from transformers.generation.logits_process import (
+    LogitsProcessor,
     LogitsProcessorList,
     RepetitionPenaltyLogitsProcessor,
-    SuppressTokensLogitsProcessor,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
@@ -50,17 +50,21 @@ class PreallocatedLayer(DynamicLayer):
     """Keys and values of one layer in buffers that double when full: no copy per token, cropping is free."""
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs):
-        length = self.get_seq_length()
-        needed = length + key_states.shape[-2]
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-            self._buffers = [self._grown(x, 0, needed) for x in (key_states, value_states)]
-        elif needed > self._buffers[0].shape[-2]:
-            self._buffers = [self._grown(x, length, needed) for x in self._buffers]
-        for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):
-            buffer[..., length:needed, :] = states
-        self.keys, self.values = (buffer[..., :needed, :] for buffer in self._buffers)
+            self.buffers = [self._grown(x, 0, key_states.shape[-2]) for x in (key_states, value_states)]
+        length = self.get_seq_length()
+        self.extend(key_states.shape[-2])
+        for held, states in zip((self.keys, self.values), (key_states, value_states), strict=True):
+            held[..., length:, :] = states
         return self.keys, self.values
+
+    def extend(self, count: int) -> None:
+        """Hold `count` more positions, whose keys and values the caller writes into `buffers`."""
+        length = self.get_seq_length()
+        if length + count > self.buffers[0].shape[-2]:
+            self.buffers = [self._grown(x, length, length + count) for x in self.buffers]
+        self.keys, self.values = (buffer[..., : length + count, :] for buffer in self.buffers)
 
     @staticmethod
     def _grown(states: torch.Tensor, keep: int, needed: int) -> torch.Tensor:
@@ -71,7 +75,7 @@ class PreallocatedLayer(DynamicLayer):
 
     @property
     def nbytes(self) -> int:
-        return sum(buffer.nbytes for buffer in self._buffers) if self.is_initialized else 0
+        return sum(buffer.nbytes for buffer in self.buffers) if self.is_initialized else 0
 
 
 class KeyValueCache(Cache):
@@ -137,15 +141,23 @@ class TextStream:
 class Sampler:
     """Chooses the next token from logits [1, vocabulary]: the library's processors, and a generator of its own."""
 
-    def __init__(self, options: GenerationOptions, prompt_ids: list[int], forbidden: list[int], device: torch.device):
+    def __init__(
+        self,
+        options: GenerationOptions,
+        prompt_ids: list[int],
+        forbidden: list[int],
+        device: torch.device,
+        guide: LogitsProcessor | None = None,
+    ):
         self.ids = torch.tensor([prompt_ids], device=device)
+        self.forbidden = torch.tensor(forbidden, dtype=torch.long, device=device)
         self.processors = LogitsProcessorList()
-        if forbidden:
-            self.processors.append(SuppressTokensLogitsProcessor(forbidden, device=device))
         if options.repetition_penalty != 1.0:
             self.processors.append(
                 RepetitionPenaltyLogitsProcessor(options.repetition_penalty, prompt_ignore_length=len(prompt_ids))
             )
+        if guide is not None:
+            self.processors.append(guide)
         self.generator = None
         if options.do_sample:
             self.processors.append(TemperatureLogitsWarper(options.temperature))
@@ -159,7 +171,8 @@ class Sampler:
                 self.generator.manual_seed(options.seed)
 
     def __call__(self, logits: torch.Tensor) -> int:
-        scores = self.processors(self.ids, logits.float())
+        scores = logits.float().index_fill(-1, self.forbidden, float("-inf"))
+        scores = self.processors(self.ids, scores)
         if self.generator is None:
             token = scores.argmax(dim=-1, keepdim=True)
         else:
@@ -182,13 +195,16 @@ def prefill(
 
 
 @torch.inference_mode()
-def decode(model, logits: torch.Tensor, cache: KeyValueCache, sampler: Sampler) -> Iterator[int]:
+def decode(
+    step: Callable[[int, KeyValueCache], torch.Tensor], logits: torch.Tensor, cache: KeyValueCache, sampler: Sampler
+) -> Iterator[int]:
     """Endless tokens from the logits of a prefill on; the consumer decides when to stop.
+
+    `step` feeds a token and gives the next logits, see `model.decode_step`.
 
     A token is fed to the model only when the next one is asked for, so after a stop the cache lacks the last token.
     """
     while True:
         token = sampler(logits)
         yield token
-        ids = torch.tensor([[token]], device=logits.device)
-        logits = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]
+        logits = step(token, cache)

@@ -4,25 +4,29 @@ What a visitor's conversation has cost already is kept in a `Session`: the audio
 key-value cache of the last prompt and answer. Nothing is shared between two sessions.
 """
 
-import hashlib
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from . import audio as audio_lib
 from .chatml import EncodedChat, conversation_audios, encode_conversation
 from .generation import GenerationOptions, KeyValueCache, RepetitionGuard, Sampler, TextStream, decode, prefill
+from .guidance import Guide, guide_for, spell
 from .model import QwenAudioForConditionalGeneration, QwenAudioProcessor
+from .model.decode_step import DecodeStep
 from .model.decoder import ntk_alpha
 from .model.tokenization import AUDIO_END, AUDIO_PLACEHOLDER, AUDIO_START
-from .sessions import HeardAudio, Session, SessionStore
+from .questions import wants_transcript
+from .reply import Reply
+from .sessions import HeardAudio, Session, SessionStore, signature_of
+from .tags import TimedWord
+from .word_times import word_times
 
 POCKET = Path(__file__).resolve().parent.parent / "assets" / "pocket"
 OFFICIAL = "Qwen/Qwen-Audio-Chat"
@@ -42,42 +46,7 @@ class ModelInfo:
     precision: str
     is_pocket: bool
     context_limit: int
-
-
-@dataclass
-class ReplyStats:
-    """Figures of one answer; times in seconds."""
-
-    prompt_tokens: int = 0
-    reused_tokens: int = 0
-    context_limit: int = 0
-    ttft_s: float | None = None
-    tokens_per_s: float | None = None
-
-
-class Reply:
-    """An answer on its way: iterate for pieces of text. What is known of it grows while it is read."""
-
-    def __init__(self, context_limit: int):
-        self.text = ""
-        self.token_ids: list[int] = []
-        self.finish_reason: str | None = None  # "stop", "length", "cancelled" or "repetition"
-        self.stats = ReplyStats(context_limit=context_limit)
-        self.dropped_turns = 0
-        self.notices: list[str] = []
-        self._pieces: Iterator[str] = iter(())
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        return next(self._pieces)
-
-    def finish(self) -> "Reply":
-        """Read to the end; returns itself."""
-        for _ in self:
-            pass
-        return self
+    is_pretrained: bool = False  # knows the tags of pretraining only, no dialogues
 
 
 class AudioChat:
@@ -107,12 +76,15 @@ class AudioChat:
         # Qwen-7B was trained at 2,048 positions and reaches 8,192 by log-n scaling and dynamic NTK.
         self.uses_ntk = getattr(text_config, "use_dynamic_ntk", False)
         limit = text_config.max_position_embeddings * (4 if self.uses_ntk else 1)
-        self.info = ModelInfo(name, str(model.device), precision, is_pocket, limit)
+        is_pretrained = getattr(model.generation_config, "chat_format", "chatml") == "raw"
+        self.info = ModelInfo(name, str(model.device), precision, is_pocket, limit, is_pretrained)
         self.sessions = SessionStore(max_cache_bytes)
         eos = model.generation_config.eos_token_id
         self.stop_ids = set(eos if isinstance(eos, list) else [eos])
         self.forbidden_ids = self._unsayable_ids()
-        self._forward_lock = threading.Lock()
+        self._lock = threading.Lock()
+        self._threads = torch.get_num_threads()
+        self._decode_step = DecodeStep(self.model)
 
     def _unsayable_ids(self) -> list[int]:
         """Ids an answer can't hold: rows without a token, and the frame of an audio."""
@@ -153,10 +125,10 @@ class AudioChat:
         is_cancelled = cancel.is_set if cancel is not None else lambda: False
         if not messages or messages[-1]["role"] == "system":
             raise ChatError("Ask a question or add an audio first.")
-        audios = [self.hear(source, session) for source in conversation_audios(messages)]
+        audios = [session.hear(source, self.processor.num_mel_bins) for source in conversation_audios(messages)]
         reply.notices += _split_notices(audios)
         chat = self._fit(reply, messages, audios, options)
-        signature = _signature(chat, audios)
+        signature = signature_of(chat, audios)
         cache, reused = self._reusable(session, signature)
         reply.stats.prompt_tokens, reply.stats.reused_tokens = len(chat.input_ids), reused
 
@@ -168,17 +140,18 @@ class AudioChat:
             reply.finish_reason = "cancelled"
             return
         try:
-            yield from self._decode(reply, chat, logits, cache, options, is_cancelled, started)
+            guide = self._guide(messages, audios, len(chat.input_ids))
+            yield from self._decode(reply, chat, guide, logits, cache, options, is_cancelled, started)
         finally:
             held = np.concatenate([signature, np.array(reply.token_ids, dtype=np.int64)])[: cache.get_seq_length()]
             self.sessions.keep_cache(session, cache, held)
             session.trim_audios()
 
-    def _decode(self, reply, chat, logits, cache, options, is_cancelled, started) -> Iterator[str]:
-        sampler = Sampler(options, chat.input_ids, self.forbidden_ids, logits.device)
+    def _decode(self, reply, chat, guide, logits, cache, options, is_cancelled, started) -> Iterator[str]:
+        sampler = Sampler(options, chat.input_ids, self.forbidden_ids, logits.device, guide)
         room = self.info.context_limit - len(chat.input_ids)
         guard, text = RepetitionGuard(), TextStream(self.tokenizer)
-        for token in decode(self._forward, logits, cache, sampler):
+        for token in decode(self.next_logits, logits, cache, sampler):
             now = time.perf_counter()
             if reply.stats.ttft_s is None:
                 reply.stats.ttft_s, first = now - started, now
@@ -204,30 +177,32 @@ class AudioChat:
             reply.text += piece
             yield piece
 
+    @contextmanager
+    def _lane(self, threads: int) -> Iterator[None]:
+        """One pass, alone on the device. Locked per pass, not per answer: a reader who pauses blocks nobody.
+
+        PyTorch counts threads per calling thread, and any of the server's may be the caller.
+        """
+        with self._lock:
+            torch.set_num_threads(threads)
+            try:
+                yield
+            finally:
+                torch.set_num_threads(self._threads)
+
     def _forward(self, **inputs):
-        """One pass, alone on the device. Locked per pass, not per answer: a reader who pauses blocks nobody."""
-        with self._forward_lock:
+        with self._lane(self._threads):
             return self.model(**inputs)
+
+    def next_logits(self, token: int, cache: KeyValueCache) -> torch.Tensor:
+        """Feed one token after what the cache holds: logits [1, vocab_size] of the next."""
+        with self._lane(self._decode_step.threads):
+            return self._decode_step(token, cache)
 
     def warm_up(self) -> None:
         """Run one short answer, so that the first visitor doesn't pay for lazy initialisation."""
         message = {"role": "user", "content": [{"type": "audio", "audio": np.zeros(16000, np.float32)}]}
         self.stream([message], GenerationOptions(max_new_tokens=2)).finish()
-
-    def hear(self, source: Any, session: Session) -> HeardAudio:
-        """Decode an audio, or find it in the session by its content; it is encoded when first needed."""
-        source, key = _content_key(source)
-        heard = session.audios.get(key)
-        if heard is None:
-            waveform = audio_lib.load_audio(source)
-            pieces = audio_lib.split_audio(waveform)
-            mels = [audio_lib.log_mel(piece, self.processor.num_mel_bins) for piece in pieces]
-            tokens = [mel.shape[-1] // 4 for mel in mels]
-            seconds = len(waveform) / audio_lib.SAMPLE_RATE
-            heard = HeardAudio(key, seconds, mels, tokens, [None] * len(mels))
-            session.audios[key] = heard
-        session.audios.move_to_end(key)
-        return heard
 
     @torch.inference_mode()
     def _encode(self, heard: HeardAudio, piece: int) -> torch.Tensor:
@@ -235,10 +210,34 @@ class AudioChat:
         if heard.embeddings[piece] is None:
             mel = heard.mels[piece].to(self.model.device)[None]
             lengths = torch.tensor([mel.shape[-1]], device=mel.device)
-            with self._forward_lock:
+            with self._lane(self._threads):
                 heard.embeddings[piece] = self.model.get_audio_features(mel, lengths)[0]
             heard.mels[piece] = mel.new_empty(0)
         return heard.embeddings[piece]
+
+    def _guide(self, messages, audios, prompt_length: int) -> Guide | None:
+        """For a question that asks what is said in one audio, the guide by that audio's letters."""
+        asked = conversation_audios(messages[-1:]) or conversation_audios(messages)
+        if len(asked) != 1 or not wants_transcript(messages[-1]):
+            return None
+        frames = torch.cat([self._encode(audios[-1], piece) for piece in range(len(audios[-1].tokens))])
+        return guide_for(self.model, self.tokenizer, [frames], prompt_length, self.stop_ids)
+
+    @property
+    def spells(self) -> bool:
+        """Whether the model spells its audio frames, which holds transcripts to the sound and times their words."""
+        return self.model.letter_head is not None
+
+    def time_words(self, text: str, source, session: Session) -> list[TimedWord]:
+        """The words of a transcript with the times at which the audio spells them; for a model that `spells`.
+
+        Args:
+            text: what is said.
+            source: the audio, of at most 30 s.
+            session: that has heard it.
+        """
+        frames = self._encode(session.hear(source, self.processor.num_mel_bins), 0)
+        return word_times(text, spell(self.model, frames).numpy(force=True), self.model.config.letters)
 
     def _fit(self, reply, messages, audios, options) -> EncodedChat:
         """Encode the conversation, without its oldest turns if it would not fit; says what was left out."""
@@ -294,26 +293,6 @@ class AudioChat:
             parts.append(embeddings[max(start - slot.start, 0) :])
         ids = torch.tensor([chat.input_ids[start:]], device=self.model.device)
         return self.model.model.embed(ids, parts)
-
-
-def _content_key(source: Any) -> tuple[Any, bytes]:
-    """The source in a form that can be read again, and a digest of its content."""
-    array, rate = source if isinstance(source, tuple) else (source, None)
-    if hasattr(array, "__array__"):
-        array = np.ascontiguousarray(array)
-        kind = f"{rate} {array.dtype} {array.shape} ".encode()
-        return source, hashlib.sha256(kind + array.tobytes()).digest()
-    data = audio_lib.read_bytes(source)
-    return data, hashlib.sha256(data).digest()
-
-
-def _signature(chat: EncodedChat, audios: Sequence[HeardAudio]) -> np.ndarray:
-    """A prompt as int64: ids, and in place of a clip's placeholders a negative number that stands for its content."""
-    signature = np.array(chat.input_ids, dtype=np.int64)
-    for slot in chat.slots:
-        digest = hashlib.sha256(audios[slot.audio].key + slot.piece.to_bytes(4, "little")).digest()
-        signature[slot.start : slot.end] = -1 - int.from_bytes(digest[:7], "little")
-    return signature
 
 
 def _split_notices(audios: Sequence[HeardAudio]) -> list[str]:

@@ -1,12 +1,17 @@
 """What a visitor's conversation has cost already, kept for the next turn: private to the visitor, bounded in bytes."""
 
+import hashlib
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 
+from . import audio as audio_lib
+from .chatml import EncodedChat
 from .generation import KeyValueCache
 
 SESSION_AUDIO_BYTES = 256 * 2**20  # what one session may keep of its audios
@@ -37,6 +42,25 @@ class Session:
     audios: OrderedDict[bytes, HeardAudio] = field(default_factory=OrderedDict)
     cache: KeyValueCache | None = None
     signature: np.ndarray | None = None  # int64, one number for each position that the cache holds
+
+    def hear(self, source: Any, num_mel_bins: int) -> HeardAudio:
+        """Decode an audio, or find it by its content; it is encoded when first needed.
+
+        Raises:
+            audio.AudioError: it can't be used.
+        """
+        source, key = _content_key(source)
+        heard = self.audios.get(key)
+        if heard is None:
+            waveform = audio_lib.load_audio(source)
+            pieces = audio_lib.split_audio(waveform)
+            mels = [audio_lib.log_mel(piece, num_mel_bins) for piece in pieces]
+            tokens = [mel.shape[-1] // 4 for mel in mels]
+            seconds = len(waveform) / audio_lib.SAMPLE_RATE
+            heard = HeardAudio(key, seconds, mels, tokens, [None] * len(mels))
+            self.audios[key] = heard
+        self.audios.move_to_end(key)
+        return heard
 
     def take_cache(self) -> tuple[KeyValueCache | None, np.ndarray | None]:
         """Hand the cache over to one answer; a second answer at the same time finds none and computes its own."""
@@ -86,3 +110,23 @@ class SessionStore:
                 if other.cache is not None:
                     used -= other.cache.nbytes
                     other.take_cache()
+
+
+def _content_key(source: Any) -> tuple[Any, bytes]:
+    """The source in a form that can be read again, and a digest of its content."""
+    array, rate = source if isinstance(source, tuple) else (source, None)
+    if hasattr(array, "__array__"):
+        array = np.ascontiguousarray(array)
+        kind = f"{rate} {array.dtype} {array.shape} ".encode()
+        return source, hashlib.sha256(kind + array.tobytes()).digest()
+    data = audio_lib.read_bytes(source)
+    return data, hashlib.sha256(data).digest()
+
+
+def signature_of(chat: EncodedChat, audios: Sequence[HeardAudio]) -> np.ndarray:
+    """A prompt as int64: ids, and in place of a clip's placeholders a negative number that stands for its content."""
+    signature = np.array(chat.input_ids, dtype=np.int64)
+    for slot in chat.slots:
+        digest = hashlib.sha256(audios[slot.audio].key + slot.piece.to_bytes(4, "little")).digest()
+        signature[slot.start : slot.end] = -1 - int.from_bytes(digest[:7], "little")
+    return signature

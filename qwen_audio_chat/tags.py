@@ -6,10 +6,12 @@ tokenizer's matter.
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 LANGUAGES = ("en", "zh", "de", "es", "ko", "fr", "ja", "it")
 TASKS = ("transcribe", "translate", "caption", "keyword", "question")
+SILENCE = "<|sil|>"
 _TIME = r"<\|(\d{1,2}\.\d{2})\|>"
 _TAG = re.compile(r"<\|[^|<>]*\|>")
 
@@ -106,6 +108,17 @@ def parse_words(text: str) -> list[TimedWord]:
             words.append(TimedWord(start, end, word))
         start = end
     return words
+
+
+def write_words(words: Iterable[TimedWord]) -> str:
+    """Words as an answer gives them, after the prompt's `<|0.00|>`: `<|sil|><|0.56|>one<|0.88|>two<|1.20|>`."""
+    text, clock = "", 0.0
+    for word in words:
+        if word.start - clock >= 0.005:
+            text += f"{SILENCE}<|{word.start:.2f}|>"
+        text += f"{word.word}<|{word.end:.2f}|>"
+        clock = word.end
+    return text
 
 
 def time_spans(text: str) -> list[tuple[float, float]]:

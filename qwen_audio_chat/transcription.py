@@ -3,57 +3,34 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .audio import SAMPLE_RATE, AudioError, load_audio, split_audio
+from .audio import SAMPLE_RATE, AudioError
 from .chatml import Conversation
 from .model_arguments import add_model_arguments, load_from
-from .tags import strip_tags
+from .pipeline import AudioChat
+from .questions import question, task_prompt
+from .subtitles import to_srt
+from .tags import TimedWord, strip_tags
+from .task_reply import pieces, task_message
 
 AUDIO_SUFFIXES = {".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".webm", ".mp4", ".mov", ".mkv"}
-QUESTION = "What does the person say?"
 
 
-@dataclass
-class Segment:
-    """What is said from `start` to `end`, in seconds."""
-
-    start: float
-    end: float
-    text: str
-
-
-def transcribe(chat, source: Any) -> Iterator[Segment]:
-    """Transcribe an audio (anything that `audio.load_audio` takes) piece by piece, each asked for by itself.
+def transcribe(chat: AudioChat, source: Any) -> Iterator[TimedWord]:
+    """What is said in an audio of any length, piece by piece, each asked for by itself.
 
     Raises:
         audio.AudioError: the audio can't be used.
     """
-    start = 0.0
-    for piece in split_audio(load_audio(source)):
-        reply = chat.stream(Conversation().ask(QUESTION, [piece])).finish()
-        end = start + len(piece) / SAMPLE_RATE
-        yield Segment(round(start, 3), round(end, 3), strip_tags(reply.text))
-        start = end
-
-
-def to_srt(segments: Iterable[Segment]) -> str:
-    """Segments as a SubRip file."""
-    blocks = [
-        f"{number}\n{_clock(segment.start)} --> {_clock(segment.end)}\n{segment.text}\n"
-        for number, segment in enumerate(segments, start=1)
-    ]
-    return "\n".join(blocks)
-
-
-def _clock(seconds: float) -> str:
-    """Hours, minutes, seconds and milliseconds as SubRip writes them: 01:02:03,456."""
-    minutes, milliseconds = divmod(round(seconds * 1000), 60_000)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours:02}:{minutes:02}:{milliseconds // 1000:02},{milliseconds % 1000:03}"
+    words = question("transcribe")
+    for start, piece in pieces(source):
+        task = task_prompt(words, pretrained=chat.info.is_pretrained)
+        asked = Conversation().ask(words, [piece]) if task is None else [task_message(task, piece)]
+        reply = chat.stream(asked).finish()
+        yield TimedWord(round(start, 3), round(start + len(piece) / SAMPLE_RATE, 3), strip_tags(reply.text))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
             failed += 1
             continue
         _write_transcript(args.output or path.parent, path.name, segments)
-        print(f"{path.name}\t{' '.join(segment.text for segment in segments)}", flush=True)
+        print(f"{path.name}\t{' '.join(segment.word for segment in segments)}", flush=True)
     return 2 if failed else 0
 
 
@@ -93,10 +70,11 @@ def _audio_files(folder: Path) -> list[Path]:
     return files
 
 
-def _write_transcript(folder: Path, name: str, segments: list[Segment]) -> None:
+def _write_transcript(folder: Path, name: str, segments: list[TimedWord]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    text = "\n".join(segment.text for segment in segments) + "\n"
+    text = "\n".join(segment.word for segment in segments) + "\n"
     (folder / f"{name}.txt").write_text(text, encoding="utf-8")
-    data = {"audio": name, "segments": [vars(segment) for segment in segments]}
+    told = [{"start": segment.start, "end": segment.end, "text": segment.word} for segment in segments]
+    data = {"audio": name, "segments": told}
     (folder / f"{name}.json").write_text(json.dumps(data, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     (folder / f"{name}.srt").write_text(to_srt(segments), encoding="utf-8")

@@ -13,6 +13,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast
 from qwen_audio_chat.model import QwenAudioConfig, QwenAudioForConditionalGeneration, QwenAudioProcessor
 from qwen_audio_chat.model.tokenization import AUDIO_END, AUDIO_PLACEHOLDER, AUDIO_START, END_OF_TEXT, special_tokens
 from qwen_audio_chat.pipeline import AudioChat
+from qwen_audio_chat.training.alignment import LETTERS
 
 SENTENCES = (
     "What is said in the audio? The person says that the weather is fine today.",
@@ -36,7 +37,7 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def build_tiny_model(tokenizer: PreTrainedTokenizerFast, text_type: str = "llama") -> QwenAudioForConditionalGeneration:
-    """A random model of a few hundred thousand parameters: grouped-query and tied ("llama"), or like Qwen-7B."""
+    """A random model of a few hundred thousand parameters: like the pocket ("llama"), or like Qwen-7B."""
     torch.manual_seed(0)
     start, end, pad = tokenizer.convert_tokens_to_ids([AUDIO_START, AUDIO_END, AUDIO_PLACEHOLDER])
     text = dict(model_type=text_type, vocab_size=len(tokenizer), hidden_size=48, intermediate_size=96)
@@ -52,6 +53,7 @@ def build_tiny_model(tokenizer: PreTrainedTokenizerFast, text_type: str = "llama
         audio_end_id=end,
         audio_token_id=pad,
         projector_norm="cosine" if text_type == "llama" else None,
+        letters=LETTERS if text_type == "llama" else None,
         tie_word_embeddings=text_type == "llama",
     )
     model = QwenAudioForConditionalGeneration(config).eval()

@@ -20,11 +20,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from transformers.generation.streamers import BaseStreamer
 from transformers.models.whisper.modeling_whisper import sinusoids
 
+from qwen_audio_chat.benchmark.measures import gb_per_token, read_gb_per_s
 from qwen_audio_chat.chatml import Conversation
+from qwen_audio_chat.generation import GenerationOptions
 from qwen_audio_chat.model.checkpoint import INDEX, load_model
+from qwen_audio_chat.pipeline import AudioChat
 from tests.model.conftest import find_vocabulary, official_config, official_shapes
 
 SHARD_BYTES = 1_900_000_000
@@ -75,43 +77,6 @@ class PeakMemory:
         self.thread.join()
 
 
-class Clock(BaseStreamer):
-    """When each token came; the first call brings the prompt."""
-
-    def __init__(self):
-        self.times = []
-
-    def put(self, value):
-        self.times.append(time.perf_counter())
-
-    def end(self):
-        pass
-
-
-def read_bandwidth() -> float:
-    """GB/s at which this machine reads memory, the best of five passes over 1 GiB."""
-    data = torch.ones(2**27, dtype=torch.int64)
-    seconds = []
-    for _ in range(5):
-        start = time.perf_counter()
-        data.sum()
-        seconds.append(time.perf_counter() - start)
-    return data.nbytes / min(seconds) / 1e9
-
-
-def bytes_per_token(model) -> int:
-    """What decoding reads once per token: the body in 4 bits with its scales, and the head."""
-    read = model.lm_head.weight.nbytes
-    for layer in model.model.language_model.layers.modules():
-        weight = getattr(layer, "weight", None)
-        state = getattr(weight, "quant_state", None)
-        if state is not None:
-            read += weight.nbytes + state.absmax.nbytes
-        elif getattr(layer, "packed", None) is not None:
-            read += layer.packed.nbytes + layer.packed_scales.nbytes
-    return read
-
-
 def measure(folder: Path, new_tokens: int) -> dict:
     """Load and answer once."""
     start = time.perf_counter()
@@ -120,23 +85,22 @@ def measure(folder: Path, new_tokens: int) -> dict:
     load_s = time.perf_counter() - start
     t = np.arange(30 * 16000) / 16000
     clip = (0.3 * np.sin(2 * np.pi * 440 * t) + 0.01 * np.random.default_rng(0).standard_normal(t.size)).astype("f4")
-    start, clock = time.perf_counter(), Clock()
+    chat = AudioChat(model, processor, name="synthetic", precision=model.precision)
     with PeakMemory() as answering:
-        inputs = processor.apply_chat_template(Conversation().ask("What is it?", [clip]), add_generation_prompt=True)
-        model.generate(**inputs, max_new_tokens=new_tokens, min_new_tokens=new_tokens, do_sample=False, streamer=clock)
-    steps = np.diff(clock.times[1:])
-    speed, bandwidth, read = 1 / float(np.median(steps)), read_bandwidth(), bytes_per_token(model)
+        question = Conversation().ask("What is it?", [clip])
+        stats = chat.stream(question, GenerationOptions(max_new_tokens=new_tokens)).finish().stats
+    bandwidth, read = read_gb_per_s(1024), gb_per_token(chat)
     return {
         "precision": model.precision,
         "load_s": round(load_s, 1),
         "peak_gib_loading": round(loading.gib, 2),
         "peak_gib_answering": round(answering.gib, 2),
-        "prompt_tokens": inputs["input_ids"].shape[1],
-        "ttft_s": round(clock.times[1] - start, 1),
-        "tokens_per_s": round(speed, 3),
-        "gb_per_token": round(read / 1e9, 2),
+        "prompt_tokens": stats.prompt_tokens,
+        "ttft_s": round(stats.ttft_s, 1),
+        "tokens_per_s": round(stats.tokens_per_s, 3),
+        "gb_per_token": round(read, 2),
         "read_gb_per_s": round(bandwidth, 1),
-        "share_of_bandwidth": round(speed * read / 1e9 / bandwidth, 2),
+        "share_of_bandwidth": round(stats.tokens_per_s * read / bandwidth, 2),
         "threads": torch.get_num_threads(),
     }
 

@@ -11,6 +11,7 @@ import av
 import numpy as np
 import pytest
 import soundfile
+import soxr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.signal import resample_poly
@@ -20,6 +21,7 @@ from qwen_audio_chat.audio_decoding import SAMPLE_RATE, AudioError, load_audio, 
 
 from . import audio_formats as formats
 
+EXAMPLES = Path(__file__).parents[1] / "assets" / "examples"
 SECONDS = 2.0
 SPEECH = formats.speech_like(SECONDS, SAMPLE_RATE)[:, 0]
 STEREO_GAIN = 0.75  # mean loudness of the two channels that `speech_like` gives
@@ -166,6 +168,31 @@ def test_content_decides_not_the_name(tmp_path):
         assert np.array_equal(load_audio(path), load_audio(data))
         with path.open("rb") as file:
             assert np.array_equal(load_audio(file), load_audio(data))
+
+
+def test_a_text_named_wav_is_no_sound(tmp_path):
+    (tmp_path / "letter.wav").write_text("Dear Sir or Madam,\n" * 500)
+    with pytest.raises(AudioError, match="not audio in a known format"):
+        load_audio(tmp_path / "letter.wav")
+
+
+def test_silence_is_a_sound():
+    assert np.array_equal(load_audio(to_wav_bytes(np.zeros(SAMPLE_RATE))), np.zeros(SAMPLE_RATE, np.float32))
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.flac")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "container, codec", [(None, None), ("mp3", "libmp3lame"), ("ipod", "aac"), ("webm", "libopus")]
+)
+def test_recordings_of_people(path, container, codec):
+    data = path.read_bytes()
+    if container:
+        if not formats.can_encode(codec):
+            pytest.skip(f"this PyAV has no encoder of {codec}")
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+        samples = soxr.resample(samples, rate, 48000)
+        data = formats.with_ffmpeg(samples, 48000, container, codec)
+    assert snr(load_audio(data), reference_decode(data)) > 35
 
 
 @pytest.mark.parametrize("dtype, scale", [("int8", 2**7), ("int16", 2**15), ("int32", 2**31), ("float64", 2**40)])

@@ -3,12 +3,14 @@
 import io
 import json
 
+import numpy as np
 import pytest
 import soundfile
 
 from qwen_audio_chat import terminal, transcription
 from qwen_audio_chat.__main__ import main
-from qwen_audio_chat.transcription import Segment, to_srt
+from qwen_audio_chat.subtitles import to_srt
+from qwen_audio_chat.tags import TimedWord
 
 
 @pytest.fixture
@@ -64,12 +66,20 @@ def test_transcribe_writes_three_files_and_skips_the_broken(wav, capsys):
     assert "broken.mp3" in capsys.readouterr().err
 
 
+def test_transcribe_long_audio_piece_by_piece(tmp_path, clip, loaded):
+    soundfile.write(tmp_path / "long.wav", np.concatenate([clip(29), 0 * clip(1), clip(12, 880)]), 16000)
+    assert main(["transcribe", str(tmp_path), "--output", str(tmp_path / "out")]) == 0
+    segments = json.loads((tmp_path / "out" / "long.wav.json").read_text())["segments"]
+    assert segments[0]["start"] == 0 and 29 < segments[0]["end"] == segments[1]["start"] < 30
+    assert segments[1]["end"] == 42
+
+
 def test_transcribe_needs_audio(tmp_path, capsys):
     assert main(["transcribe", str(tmp_path)]) == 2
     assert "no audio files" in capsys.readouterr().err
 
 
 def test_srt():
-    assert to_srt([Segment(0, 29.5, "one"), Segment(29.5, 3723.456, "two")]) == (
-        "1\n00:00:00,000 --> 00:00:29,500\none\n\n2\n00:00:29,500 --> 01:02:03,456\ntwo\n"
+    assert to_srt([TimedWord(0, 29.5, "one"), TimedWord(29.5, 3723.456, "two")]) == (
+        "1\n00:00:00,000 --> 00:00:29,500\none\n\n2\n00:00:29,500 --> 01:02:03,456\ntwo\n\n"
     )

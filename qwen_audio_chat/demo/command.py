@@ -81,8 +81,17 @@ def _login(login: str | None) -> tuple[str, str] | None:
 
 def _build(args: argparse.Namespace):
     """The page over the model that the arguments name, warmed up."""
+    from gradio.utils import is_zero_gpu_space
+
     print("Loading the model ...", file=sys.stderr, flush=True)
-    chat = load_from(args)
+    if is_zero_gpu_space():  # there is no GPU yet, and bitsandbytes would want one
+        if args.quantization == "auto":
+            args.quantization = "none"
+        from .zero_gpu import ZeroGPUChat
+
+        chat = ZeroGPUChat(load_from(args))
+    else:
+        chat = load_from(args)
     chat.warm_up()
     from .page import build_demo
 

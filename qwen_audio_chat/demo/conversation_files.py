@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..audio import load_audio
 from ..chatml import Conversation
-from .render import message_clips, message_text
+from .render import message_clips, message_text, walk
 from .state import Visitor
 from .texts import duration, text
 from .transcripts import readable
@@ -31,15 +31,15 @@ def write(visitor: Visitor, kind: str, lang: str) -> Path:
 
 def to_markdown(conversation: Conversation, lang: str) -> str:
     """The conversation to read; audios are named, not contained."""
-    lines, number = ["# Qwen-Audio-Chat", ""], 0
-    for message in conversation:
+    lines = ["# Qwen-Audio-Chat", ""]
+    for message, clips, meant in walk(conversation):
         lines += [f"**{text('you' if message['role'] == 'user' else 'assistant', lang)}**", ""]
-        for clip in message_clips(message):
-            number += 1
+        for number, clip in clips:
             lines.append(f"- {text('audio', lang, number=number)}: {clip.name} ({duration(clip.seconds)})")
-        if message_clips(message):
+        if clips:
             lines.append("")
-        lines += [readable(message_text(message)), ""]
+        starts = (0.0,) if meant is None else meant[1].starts
+        lines += [readable(message_text(message), starts), ""]
     return "\n".join(lines)
 
 

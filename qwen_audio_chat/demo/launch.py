@@ -1,6 +1,6 @@
 """One way to launch the page for the command line, a Space and a notebook, so that none of them lacks a setting."""
 
-import importlib.util
+import re
 import signal
 import socket
 import threading
@@ -13,16 +13,17 @@ from starlette.middleware import Middleware
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 
+from .api import MCP_TOOL, has_mcp
 from .render import model_name
 from .texts import I18N
 
 HERE = Path(__file__).resolve().parent
 MAX_FILE_SIZE = "256mb"  # what `audio.load_audio` accepts
-MAX_WAITING = 40  # visitors in the line; the next one is told to come back
+MAX_REQUESTS = 200  # waiting for a thread, of any kind; what waits for the model is bounded by `context.MAX_WAITING`
 DRAIN_SECONDS = 30
 
 # Ways into Gradio that this page has no use for: proxies, editors, recordings of the screen, published states.
-_SHUT = ("file=http", "proxy=", "process_recording", "vibe-", "undo-vibe-", "deep_link", "component_server")
+_SHUT = ("file=http", "file/", "proxy=", "process_recording", "vibe-", "undo-vibe-", "deep_link", "component_server")
 
 THEME = gr.themes.Base(
     primary_hue="indigo",
@@ -32,6 +33,12 @@ THEME = gr.themes.Base(
     font=["ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans SC", "sans-serif"],
     font_mono=["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"],
 )
+
+
+# What visitors uploaded lies in folders named by a hash of the content, which who has the same file can tell. Nobody
+# gets it from there: the page plays its own copy, in a folder that can't be guessed. Only the recorder plays what it
+# has uploaded, under this name; no two recordings are the same.
+_UPLOAD = re.compile(r"file=.*[/\\][0-9a-f]{64}[/\\](?!audio\.wav$)")
 
 
 class LaunchError(ValueError):
@@ -47,7 +54,7 @@ class ShutDoors:
     async def __call__(self, scope, receive, send):
         if scope["type"] == "http":
             path = scope["path"].removeprefix("/gradio_api").lstrip("/").lower()
-            if path.startswith(_SHUT):
+            if path.startswith(_SHUT) or _UPLOAD.match(path):
                 return await PlainTextResponse("Not found", 404)(scope, receive, send)
         return await self.app(scope, receive, send)
 
@@ -77,7 +84,7 @@ def launch(
         LaunchError: the page can't be served there.
     """
     processing_utils.async_ssrf_protected_download = _refuse_address
-    demo.queue(max_size=MAX_WAITING, api_open=False)
+    demo.queue(max_size=MAX_REQUESTS, api_open=False)
     try:
         demo.launch(
             server_name=host,
@@ -101,7 +108,7 @@ def launch(
             ssr_mode=False,
             pwa=False,
             show_error=False,
-            mcp_server=importlib.util.find_spec("mcp") is not None,
+            mcp_server=has_mcp(),
             app_kwargs={
                 "routes": [Route("/health", _health(demo))],
                 "middleware": [Middleware(ShutDoors)],
@@ -111,6 +118,10 @@ def launch(
         )
     except OSError as error:
         raise LaunchError(f"The page can't be served at {host or 'this machine'}: {error}") from error
+    if demo.mcp_server_obj is not None:
+        tools = demo.mcp_server_obj.tool_to_endpoint
+        for name in set(tools) - {MCP_TOOL}:
+            del tools[name]
     if host not in (None, "127.0.0.1", "localhost", "::1") and not quiet:
         print("* Browsers allow the microphone on HTTPS and localhost only; put HTTPS in front, or upload files.")
     return demo
@@ -128,12 +139,12 @@ def serve(demo: gr.Blocks, **options) -> None:
 
 def drain(demo: gr.Blocks, seconds: float = DRAIN_SECONDS) -> None:
     """Refuse new questions, wait for the answers under way, then close the server and delete the visitors' data."""
-    demo.page_events.draining = True
+    demo.page_context.draining = True
     end = time.monotonic() + seconds
-    while demo.page_events.visitors.are_answering() and time.monotonic() < end:
+    while demo.page_context.visitors.answering() and time.monotonic() < end:
         time.sleep(0.1)
     demo.close(verbose=False)
-    demo.page_events.visitors.forget_all()
+    demo.page_context.visitors.forget_all()
 
 
 def is_taken(port: int) -> bool:
@@ -155,16 +166,16 @@ async def _refuse_address(*_args, **_options):
 def _health(demo: gr.Blocks):
     async def health(_request) -> JSONResponse:
         """200 while questions are taken, 503 while the server drains; model, visitors and line in figures."""
-        events = demo.page_events
-        info = events.chat.info
-        status = "draining" if events.draining else "ok"
+        context = demo.page_context
+        info = context.chat.info
+        status = "draining" if context.draining else "ok"
         body = {
             "status": status,
             "model": model_name(info),
             "device": info.device,
             "precision": info.precision,
-            "visitors": len(events.visitors),
-            "waiting": len(demo._queue),
+            "visitors": len(context.visitors),
+            "answering": context.visitors.answering(),
         }
         return JSONResponse(body, 200 if status == "ok" else 503)
 

@@ -1,4 +1,4 @@
-"""The page: what stands where, and which handler of `events` serves what."""
+"""The page: what stands where, and which handler serves what."""
 
 import atexit
 import os
@@ -11,9 +11,14 @@ from gradio.utils import get_upload_folder
 
 from ..generation import GenerationOptions
 from ..pipeline import AudioChat
-from .events import Events
+from ..questions import LANGUAGE_NAMES
+from .answers import Answers
+from .api import MCP_TOOL, Programs, has_mcp
+from .changes import Changes
+from .context import PageContext
 from .examples import EXAMPLES, load_examples
-from .presets import PRESETS, TARGET_LANGUAGES
+from .messages import Messages
+from .presets import PRESETS
 from .texts import label, language, text
 
 LOGO = (
@@ -31,11 +36,13 @@ NOW = {**PRIVATE, "queue": False, "show_progress": "hidden"}
 def build_demo(chat: AudioChat, *, examples: Path = EXAMPLES) -> gr.Blocks:
     """The page for a model. Launch it with `launch.launch`, which brings style, translations and limits along."""
     _own_upload_folder()
-    events = Events(chat, load_examples(examples, Path(get_upload_folder()) / "examples"))
+    context = PageContext(chat)
+    messages = Messages(context, load_examples(examples, Path(get_upload_folder()) / "examples"))
+    changes = Changes(context)
     with gr.Blocks(
         title="Qwen-Audio-Chat", analytics_enabled=False, fill_height=True, delete_cache=DELETE_UPLOADS_SECONDS
     ) as demo:
-        demo.page_events = events
+        demo.page_context = context
         settings, target, files = _sidebar()
         with gr.Row(elem_id="qa-head", equal_height=True):
             gr.HTML(f"<h1>{LOGO}Qwen-Audio-Chat</h1>", padding=False)
@@ -55,12 +62,12 @@ def build_demo(chat: AudioChat, *, examples: Path = EXAMPLES) -> gr.Blocks:
             group_consecutive_messages=False,
             editable="user",
             buttons=["copy"],
-            **_welcome(events, "en"),
+            **_welcome(messages.examples, "en"),
         )
         with gr.Row(elem_id="qa-tasks"):
             tasks = [
-                gr.Button(label(f"task_{preset.name}"), size="sm", min_width=40, scale=0, elem_classes="qa-task")
-                for preset in PRESETS
+                gr.Button(label(f"task_{task}"), size="sm", min_width=40, scale=0, elem_classes="qa-task")
+                for task in PRESETS
             ]
         box = gr.MultimodalTextbox(
             sources=["upload", "microphone"],
@@ -73,14 +80,14 @@ def build_demo(chat: AudioChat, *, examples: Path = EXAMPLES) -> gr.Blocks:
             autofocus=True,
             max_plain_text_length=100_000,
         )
-        status = gr.HTML(events.idle_status(), elem_id="qa-status", padding=False)
+        status = gr.HTML(context.status(), elem_id="qa-status", padding=False)
         turn = gr.State(0)
-        _wire(demo, events, chatbot, box, status, turn, settings)
-        for preset, button in zip(PRESETS, tasks, strict=True):
-            button.click(events.fill_in(preset), [box, target], box, **NOW).then(js=_FOCUS)
-        new_chat.click(events.clear, None, [chatbot, box, status, turn], **NOW).then(js=_FOCUS)
-        _wire_files(events, files, [chatbot, box, status, turn])
-        _api(events)
+        _wire(demo, messages, Answers(context), changes, (chatbot, box, status, turn), settings)
+        for task, button in zip(PRESETS, tasks, strict=True):
+            button.click(messages.fill_in(task), [box, target], box, **NOW).then(js=_FOCUS)
+        new_chat.click(changes.clear, None, [chatbot, box, status, turn], **NOW).then(js=_FOCUS)
+        _wire_files(changes, files, [chatbot, box, status, turn])
+        _api(Programs(chat))
     return demo
 
 
@@ -92,6 +99,16 @@ def _own_upload_folder() -> None:
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
 
+# A secret of this tab, which outlives a reload and not the tab.
+_TAB = """() => {
+    let key = sessionStorage.getItem("qa-tab");
+    if (!key) {
+        const bytes = crypto.getRandomValues(new Uint8Array(24));
+        key = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+        sessionStorage.setItem("qa-tab", key);
+    }
+    return key;
+}"""
 _FOCUS = "() => { document.querySelector('#qa-box textarea')?.focus(); }"
 
 
@@ -101,7 +118,7 @@ def _sidebar() -> tuple[list, gr.Dropdown, dict]:
     with gr.Sidebar(position="right", open=False, elem_id="qa-side", width=330):
         gr.Markdown(label("settings"), elem_classes="qa-title")
         target = gr.Dropdown(
-            [(" · ".join(names), key) for key, names in TARGET_LANGUAGES.items()],
+            [(" · ".join(names), key) for key, names in LANGUAGE_NAMES.items()],
             value="zh",
             label=label("translate_to"),
         )
@@ -126,59 +143,80 @@ def _sidebar() -> tuple[list, gr.Dropdown, dict]:
     return [do_sample, temperature, top_p, top_k, penalty, longest, seed], target, files
 
 
-def _wire(demo, events: Events, chatbot, box, status, turn, settings) -> None:
+def _wire(demo, messages: Messages, answers: Answers, changes: Changes, outputs, settings) -> None:
     """The conversation's events. An action that wants an answer changes `turn`; that joins the model's line."""
+    chatbot, box, status, turn = outputs
     view, due = [chatbot, box, status], [chatbot, box, status, turn]
     # Through a queue of their own: Gradio tells a state's change to the page only on that way.
     taking = {**PRIVATE, "show_progress": "hidden", "concurrency_limit": 4, "concurrency_id": "reading"}
 
-    def opened(request: gr.Request):
+    def opened(tab: str, request: gr.Request):
         lang = language(request)
-        return gr.skip() if lang == "en" else gr.update(**_welcome(events, lang))
+        view = changes.open(tab, request)
+        welcome = {} if lang == "en" else _welcome(messages.examples, lang)
+        if view is None:  # nothing to show again; what the visitor may have begun by now is left alone
+            return (gr.update(**welcome) if welcome else gr.skip()), gr.skip(), gr.skip()
+        return gr.update(value=view[0], **welcome), *view[1:]
 
-    demo.load(opened, None, chatbot, **NOW)
-    demo.unload(events.leave)
-    box.submit(events.submit, box, due, **taking)
-    chatbot.example_select(events.example, None, due, **taking)
+    def left(request: gr.Request):
+        changes.leave(request)
+        # Gradio would keep a copy of every component for each page that was ever open; a page that comes back gets its
+        # own anew, and its conversation is the visitor's.
+        demo.state_holder.session_data.pop(request.session_hash, None)
+        demo.state_holder.time_last_used.pop(request.session_hash, None)
+
+    demo.load(opened, gr.Textbox(visible=False), view, js=_TAB, **NOW)
+    demo.unload(left)
+    box.submit(messages.submit, box, due, **taking)
+    chatbot.example_select(messages.example, None, due, **taking)
     for listener, handler in (
-        (chatbot.retry, events.retry),
-        (chatbot.undo, events.undo),
-        (chatbot.edit, events.edit),
-        (chatbot.option_select, events.go_on),
+        (chatbot.retry, changes.retry),
+        (chatbot.undo, changes.undo),
+        (chatbot.edit, changes.edit),
+        (chatbot.option_select, changes.go_on),
     ):
         listener(handler, None, due, **taking)
-    box.stop(events.stop, None, view, **NOW)
+    box.stop(answers.stop, None, view, **NOW)
     turn.change(
-        events.answer, settings, view, **PRIVATE, concurrency_limit=1, concurrency_id=LANE, show_progress="full"
-    ).then(events.settle, None, view, **NOW)
+        answers.answer,
+        settings,
+        view,
+        **PRIVATE,
+        concurrency_limit=1,
+        concurrency_id=LANE,
+        show_progress="full",  # the place in the line
+        show_progress_on=chatbot,
+    ).then(answers.settle, None, view, **NOW)
 
 
-def _welcome(events: Events, lang: str) -> dict:
+def _welcome(examples: list[dict], lang: str) -> dict:
     """What an empty conversation shows: a greeting and the gallery."""
     greeting = text("welcome", lang).replace("\n", "<br>")
     gallery = [
         {"text": example["question"][lang], "display_text": example["title"][lang], "icon": example["picture"]}
-        for example in events.examples
+        for example in examples
     ]
     placeholder = f'<div class="qa-welcome"><h2>{text("tagline", lang)}</h2><p>{greeting}</p></div>'
     return {"placeholder": placeholder, "examples": gallery or None}
 
 
-def _wire_files(events: Events, files: dict, due: list) -> None:
+def _wire_files(changes: Changes, files: dict, due: list) -> None:
     for kind in ("markdown", "json"):
-        files[kind].click(events.export(kind), None, files["download"], **NOW).success(
+        files[kind].click(changes.export(kind), None, files["download"], **NOW).success(
             js="() => setTimeout(() => document.querySelector('#qa-download')?.click(), 300)"
         )
-    files["import"].upload(events.load, files["import"], due, **PRIVATE, show_progress="hidden")
-    files["delete"].click(events.delete, None, due, **NOW)
+    files["import"].upload(changes.load, files["import"], due, **PRIVATE, show_progress="hidden")
+    files["delete"].click(changes.delete, None, due, **NOW)
 
 
-def _api(events: Events) -> None:
-    """`ask`, for programs: hidden components give it real file inputs, which refuse any path of the server."""
+def _api(programs: Programs) -> None:
+    """`ask`, and `listen` for MCP; hidden components give `ask` real file inputs, which refuse paths of the server."""
+    line = {"concurrency_limit": 1, "concurrency_id": LANE}
     with gr.Row(visible=False):
         files = gr.File(file_count="multiple", label="files")
         question = gr.Textbox(label="question")
         answer = gr.Textbox(label="answer")
-        gr.Button().click(
-            events.ask, [files, question], answer, api_name="ask", concurrency_limit=1, concurrency_id=LANE
-        )
+        gr.Button().click(programs.ask, [files, question], answer, api_name="ask", **line)
+        if has_mcp():
+            audios = gr.Textbox(label="audios")
+            gr.Button().click(programs.listen, [audios, question], answer, api_name=MCP_TOOL, **line)

@@ -6,13 +6,14 @@ Text of visitors and of the model is shown as it is and never parsed. All HTML i
 
 import base64
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
 import gradio as gr
 
+from .. import subtitles
 from ..chatml import content_parts
 from ..pipeline import ModelInfo
 from . import transcripts
@@ -44,6 +45,18 @@ def message_clips(message: dict) -> list[Clip]:
     return [part["clip"] for part in content_parts(message) if part["type"] == "audio"]
 
 
+def walk(conversation: Sequence[dict]) -> Iterator[tuple[dict, list[tuple[int, Clip]], tuple[int, Clip] | None]]:
+    """Each message with its (number, audio) pairs, and the one that the message or the answer is about."""
+    clips, meant = [], None
+    for message in conversation:
+        new = list(enumerate(message_clips(message), start=len(clips) + 1))
+        clips += new
+        if message["role"] == "user":
+            number = transcripts.meant_audio(message_text(message), [number for number, _ in new], len(clips))
+            meant = None if number is None else clips[number - 1]
+        yield message, new, meant
+
+
 def chat_messages(visitor: Visitor, lang: str, partial: str | None = None) -> list[dict]:
     """The Chatbot's value: message i is message i of the conversation.
 
@@ -51,31 +64,31 @@ def chat_messages(visitor: Visitor, lang: str, partial: str | None = None) -> li
         partial: the answer so far, while it is being written; it goes on with the last message where that is the
             assistant's.
     """
-    shown, clips, meant = [], [], None
-    for index, message in enumerate(visitor.conversation):
+    shown, meant = [], None
+    for index, (message, new, meant) in enumerate(walk(visitor.conversation)):
         is_last = index == len(visitor.conversation) - 1
         if message["role"] == "user":
-            new = message_clips(message)
-            numbers = range(len(clips) + 1, len(clips) + len(new) + 1)
-            cards = [_html(clip_card(clip, number, lang)) for number, clip in zip(numbers, new, strict=True)]
-            clips += new
-            meant = transcripts.meant_audio(message_text(message), numbers, len(clips))
+            cards = [_html(clip_card(clip, number, lang)) for number, clip in new]
             shown.append({"role": "user", "content": [*cards, guard(message_text(message))]})
         else:
             words = message_text(message) + (partial if partial and is_last else "")
-            shown.append(_answer(words, message, clips, meant, lang, is_last and partial is None))
+            shown.append(_answer(words, message, meant, lang, is_last and partial is None))
     if partial is not None and (not shown or shown[-1]["role"] == "user"):
-        shown.append({"role": "assistant", "content": guard(transcripts.readable(partial)) or "…"})
+        shown.append({"role": "assistant", "content": guard(transcripts.readable(partial, _starts(meant))) or "…"})
     elif visitor.note and partial is None:
         shown.append({"role": "assistant", "content": _html(f'<p class="qa-note">{escape(visitor.note)}</p>')})
     return shown
 
 
-def _answer(words: str, message: dict, clips: list[Clip], meant: int | None, lang: str, is_last: bool) -> dict:
+def _starts(meant: tuple[int, Clip] | None) -> tuple[float, ...]:
+    return (0.0,) if meant is None else meant[1].starts
+
+
+def _answer(words: str, message: dict, meant: tuple[int, Clip] | None, lang: str, is_last: bool) -> dict:
     """An assistant's message: what it says, what can be played of it, how it ended."""
-    content = [guard(transcripts.readable(words)) or "…"]
+    content = [guard(transcripts.readable(words, _starts(meant))) or "…"]
     if meant is not None:
-        content += [_html(html) for html in times_card(words, clips[meant - 1], meant, lang)]
+        content += [_html(html) for html in times_card(words, *meant, lang)]
     ending = message.get("finish_reason")
     endings = {"cancelled": "stopped", "length": "length", "repetition": "repetition"}
     notices = [text(endings[ending], lang)] if ending in endings else []
@@ -114,12 +127,12 @@ def clip_card(clip: Clip, number: int, lang: str) -> str:
     )
 
 
-def times_card(words: str, clip: Clip, number: int, lang: str) -> list[str]:
+def times_card(words: str, number: int, clip: Clip, lang: str) -> list[str]:
     """Buttons that play exactly what an answer's times name, and subtitles to download; nothing without times."""
-    spans = [span for span in transcripts.spans(words) if span.start < clip.seconds]
+    spans = [span for span in transcripts.spans(words, clip.starts) if span.start < clip.seconds]
     if not spans:
         return []
-    spoken = transcripts.timed_words(words)
+    spoken = subtitles.cues(transcripts.timed_words(words, clip.starts))
     title = text("transcript", lang) if spoken else text("spans", lang, what=text("audio", lang, number=number))
     src = file_url(clip.wav)
     buttons = "".join(
@@ -135,8 +148,8 @@ def times_card(words: str, clip: Clip, number: int, lang: str) -> list[str]:
             f'<a class="qa-download" download="{escape(stem)}.{suffix}" href="data:{kind};base64,{_base64(content)}">'
             f"{suffix.upper()}</a>"
             for suffix, kind, content in (
-                ("srt", "application/x-subrip", transcripts.to_srt(spoken)),
-                ("vtt", "text/vtt", transcripts.to_vtt(spoken)),
+                ("srt", "application/x-subrip", subtitles.to_srt(spoken)),
+                ("vtt", "text/vtt", subtitles.to_vtt(spoken)),
             )
         )
     return [f'<div class="qa-times"><div class="qa-times-head">{escape(title)}{links}</div>{buttons}</div>']

@@ -1,7 +1,9 @@
 """What the server holds for each visitor: a conversation, audio files nobody else can guess, a session of the model."""
 
+import ctypes
 import secrets
 import shutil
+import sys
 import threading
 import time
 from collections import OrderedDict
@@ -13,11 +15,15 @@ from gradio.utils import get_upload_folder
 
 from ..audio import SAMPLE_RATE, to_wav_bytes
 from ..chatml import Conversation
-from ..pipeline import AudioChat, Session
+from ..pipeline import AudioChat
+from ..sessions import Session
+from ..task_reply import pieces
 from .spectrogram import save_picture
 
 GRACE_SECONDS = 30 * 60  # a phone that sleeps looks like a closed page: its conversation waits so long for it
 MAX_VISITORS = 500
+MIN_KEY = 32  # characters of a tab's key; a shorter one could be guessed
+RELOAD_SECONDS = 3  # so long a page that is loaded again waits for the end of the page before
 
 
 @dataclass(frozen=True)
@@ -28,14 +34,19 @@ class Clip:
     seconds: float
     wav: Path
     picture: Path
+    starts: tuple[float, ...] = (0.0,)  # seconds at which its pieces of at most 30 s begin
 
 
 @dataclass
 class Visitor:
-    """One browser page. `cancel` belongs to the answer under way; whoever replaces it makes that answer end unheard."""
+    """One browser tab, known by its `key` when it is loaded again.
+
+    `cancel` belongs to the answer under way; whoever replaces it makes that answer end unheard.
+    """
 
     chat: AudioChat
     folder: Path
+    key: str = ""
     conversation: Conversation = field(default_factory=Conversation)
     note: str = ""  # why the last message has no answer
     status: list[str] = field(default_factory=list)  # figures of the last answer
@@ -69,7 +80,8 @@ class Visitor:
         wav, picture = self.folder / f"{stem}.wav", self.folder / f"{stem}.png"
         wav.write_bytes(to_wav_bytes(waveform))
         save_picture(waveform, picture)
-        return Clip(name, len(waveform) / SAMPLE_RATE, wav, picture)
+        starts = tuple(start for start, _ in pieces(waveform))
+        return Clip(name, len(waveform) / SAMPLE_RATE, wav, picture, starts)
 
     def remember_upload(self, path: Path) -> None:
         """Note a file as uploaded by the visitor, to delete it with the rest.
@@ -107,6 +119,7 @@ class Visitors:
         self.grace_seconds = grace_seconds
         self._visitors: OrderedDict[str, Visitor] = OrderedDict()
         self._lock = threading.Lock()
+        self._timer: threading.Timer | None = None
 
     def __len__(self) -> int:
         return len(self._visitors)
@@ -124,23 +137,66 @@ class Visitors:
             self._visitors.move_to_end(session_hash)
             return visitor
 
+    def rejoin(self, session_hash: str, key: str) -> Visitor:
+        """The visitor of a page that was just loaded: the one who left the same tab, or a new one.
+
+        A key of a page that is still open (a duplicated tab) opens nothing.
+        """
+        if len(key) < MIN_KEY:
+            return self.get(session_hash)
+        end = time.monotonic() + RELOAD_SECONDS
+        while (before := self._by_key(key)) and (before[1].left_at is None or before[1].answering):
+            if time.monotonic() > end:
+                return self.get(session_hash)
+            time.sleep(0.05)
+        with self._lock:
+            if before and self._visitors.pop(before[0], None) is before[1]:
+                self._visitors[session_hash] = before[1]
+        visitor = self.get(session_hash)
+        visitor.key = key
+        return visitor
+
+    def _by_key(self, key: str) -> tuple[str, Visitor] | None:
+        with self._lock:
+            return next((item for item in self._visitors.items() if item[1].key == key), None)
+
     def leave(self, session_hash: str) -> None:
         """The page was closed, or its line broke: stop answering, free the model's memory, keep what was said."""
         with self._lock:
             visitor = self._visitors.get(session_hash)
+            if visitor is not None and not visitor.conversation:
+                del self._visitors[session_hash]  # nothing was said
         if visitor is None:
+            return
+        if not visitor.conversation:
+            visitor.forget()
             return
         visitor.cancel.set()
         visitor.close_session()
         visitor.left_at = time.monotonic()
-        timer = threading.Timer(self.grace_seconds + 1, self.sweep)
-        timer.daemon = True
-        timer.start()
+        _give_memory_back()
+        self._sweep_later()
 
-    def are_answering(self) -> bool:
-        """Whether any visitor still gets or waits for an answer."""
+    def _sweep_later(self) -> None:
+        """Sweep when the grace of whoever left first is over; one timer is enough for all."""
         with self._lock:
-            return any(visitor.answering for visitor in self._visitors.values())
+            left = [visitor.left_at for visitor in self._visitors.values() if visitor.left_at is not None]
+            if self._timer is not None or not left:
+                return
+            wait = max(0.0, min(left) + self.grace_seconds - time.monotonic()) + 1
+            self._timer = threading.Timer(wait, self._sweep_in_time)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _sweep_in_time(self) -> None:
+        self._timer = None
+        self.sweep()
+        self._sweep_later()
+
+    def answering(self) -> int:
+        """How many visitors get or wait for an answer."""
+        with self._lock:
+            return sum(visitor.answering for visitor in self._visitors.values())
 
     def sweep(self) -> None:
         """Forget who has left for good, and the longest unseen beyond `MAX_VISITORS`."""
@@ -163,3 +219,9 @@ class Visitors:
             self._visitors.clear()
         for visitor in visitors:
             visitor.forget()
+
+
+def _give_memory_back() -> None:
+    """Return freed memory to the system: glibc would keep it, in a heap of its own for each thread that ever worked."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)

@@ -40,8 +40,6 @@ TEXTS = {
     ),
     "delete": ("Delete my data now", "立即删除我的数据"),
     "deleted": ("Your conversation and your audios are deleted.", "您的对话和音频已删除。"),
-    "default_question": ("What do you hear in this audio?", "你在这段音频中听到了什么？"),
-    "default_questions": ("What do you hear in each of these audios?", "你在这些音频中分别听到了什么？"),
     "empty": ("Type a message or add an audio first.", "请先输入消息或添加音频。"),
     "busy": ("The answer is still on its way: stop it or wait a moment.", "回答尚未完成：请停止或稍候。"),
     "add_audio": ("Add an audio first, then choose what to do with it.", "请先添加音频，再选择任务。"),
@@ -69,9 +67,13 @@ TEXTS = {
     "stopped": ("Stopped", "已停止"),
     "length": ("The answer reached its length limit", "回答已达长度上限"),
     "repetition": ("Stopped, because the answer began to repeat itself", "回答开始重复，已停止"),
+    "split": (
+        "Audio {number} lasts {seconds} and was heard in {pieces} pieces.",
+        "音频 {number} 长 {seconds}，已分为 {pieces} 段聆听。",
+    ),
     "dropped": (
-        "The context is full: the oldest {turns} turns left it.",
-        "上下文已满：最早的 {turns} 轮对话已移出。",
+        "The context is full: the model no longer knows your oldest questions ({turns}).",
+        "上下文已满：模型不再记得最早的 {turns} 轮对话。",
     ),
     "continue": ("Continue", "继续"),
     "imported": ("The conversation is imported.", "对话已导入。"),
@@ -93,7 +95,7 @@ TEXTS = {
     "you": ("You", "您"),
     "assistant": ("Qwen-Audio-Chat", "Qwen-Audio-Chat"),
 }
-TEXTS |= {f"task_{preset.name}": preset.title for preset in PRESETS}
+TEXTS |= {f"task_{task}": title for task, title in PRESETS.items()}
 LANGUAGES = ("en", "zh")
 
 # Browsers name Chinese in several ways, and Gradio looks for the exact name.

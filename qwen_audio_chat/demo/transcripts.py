@@ -1,36 +1,64 @@
-"""Times in an answer: which words or spans they name, of which audio, and subtitles made of them."""
+"""Times in an answer: which words or spans they name, of which audio.
+
+An audio over 30 s is heard in pieces, and the model's times begin anew in each. `starts` are the seconds at which the
+pieces begin, so that everything here is on the clock of the whole audio.
+"""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
+from ..subtitles import join, shifted
 from ..tags import TimedWord, parse_words, show_times, time_spans
 
 MIN_WORDS = 2  # fewer words between times are a grounding answer, not a transcript
-CUE_SECONDS = 5.0  # a subtitle lasts at most so long
-CUE_CHARACTERS = 42  # and has at most so many characters, one line as broadcasters set it
-PAUSE_SECONDS = 0.8  # a longer silence ends a subtitle
+_TIME = re.compile(r"<\|(\d{1,2}\.\d{2})\|>")
 
 
-def timed_words(text: str) -> list[TimedWord]:
+def timed_words(text: str, starts: Sequence[float] = (0.0,)) -> list[TimedWord]:
     """Words with times where the answer is a transcript with times; otherwise none."""
-    words = parse_words(text)
+    words = [word for start, part in _parts(text, starts) for word in shifted(parse_words(part), start)]
     spoken = [word for word in words if len(word.word.split()) <= 3 and word.end > word.start]
     return spoken if len(spoken) >= MIN_WORDS and len(spoken) > len(words) / 2 else []
 
 
-def spans(text: str) -> list[TimedWord]:
+def spans(text: str, starts: Sequence[float] = (0.0,)) -> list[TimedWord]:
     """Every place an answer names: the words of a transcript, or start and end of what was looked for."""
-    return timed_words(text) or [TimedWord(start, end, "") for start, end in time_spans(text)]
-
-
-def readable(text: str) -> str:
-    """An answer to read: a transcript without its times, which are shown apart; other times in plain seconds."""
-    if timed_words(text):
-        words = ""
-        for word in timed_words(text):
-            words = _join(words, word.word) if words else word.word
+    if words := timed_words(text, starts):
         return words
+    return [
+        TimedWord(start + begin, start + end, "")
+        for start, part in _parts(text, starts)
+        for begin, end in time_spans(part)
+    ]
+
+
+def readable(text: str, starts: Sequence[float] = (0.0,)) -> str:
+    """An answer to read: a transcript without its times, which are shown apart; other times in plain seconds."""
+    if words := timed_words(text, starts):
+        line = words[0].word
+        for word in words[1:]:
+            line = join(line, word.word)
+        return line
     return show_times(text)
+
+
+def _parts(text: str, starts: Sequence[float]) -> list[tuple[float, str]]:
+    """(start of a piece, what the answer says of it) for each piece.
+
+    The times of a piece count up from 0; where they fall, the next piece begins. An answer that doesn't go through all
+    pieces leaves open which of them it means: then there are no parts.
+    """
+    cuts, last = [0], None
+    for match in _TIME.finditer(text):
+        time = float(match.group(1))
+        if last is not None and (time < last or time == 0):
+            cuts.append(match.start())
+        last = time
+    if len(starts) == 1:
+        return [(0.0, text)]
+    if len(cuts) != len(starts):
+        return []
+    return [(start, text[a:b]) for start, a, b in zip(starts, cuts, [*cuts[1:], len(text)], strict=True)]
 
 
 def meant_audio(question: str, numbers: Sequence[int], latest: int) -> int | None:
@@ -46,47 +74,3 @@ def meant_audio(question: str, numbers: Sequence[int], latest: int) -> int | Non
         if 1 <= number <= latest:
             return number
     return numbers[0] if len(numbers) == 1 else (latest or None)
-
-
-def cues(words: Iterable[TimedWord]) -> list[TimedWord]:
-    """Words joined to subtitles of one line each."""
-    joined: list[TimedWord] = []
-    for word in words:
-        last = joined[-1] if joined else None
-        text = _join(last.word, word.word) if last else word.word
-        fits = last and len(text) <= CUE_CHARACTERS and word.end - last.start <= CUE_SECONDS
-        if fits and word.start - last.end <= PAUSE_SECONDS:
-            joined[-1] = TimedWord(last.start, word.end, text)
-        else:
-            joined.append(word)
-    return joined
-
-
-def _join(left: str, right: str) -> str:
-    """Two words as one text; Chinese and Japanese are set without a space."""
-    return left + right if re.search(r"[\u3040-\u30ff\u3400-\u9fff]$", left) else f"{left} {right}"
-
-
-def to_srt(words: Iterable[TimedWord]) -> str:
-    """Words as a SubRip file."""
-    return "".join(
-        f"{number}\n{_clock(cue.start, ',')} --> {_clock(cue.end, ',')}\n{cue.word}\n\n"
-        for number, cue in enumerate(cues(words), start=1)
-    )
-
-
-def to_vtt(words: Iterable[TimedWord]) -> str:
-    """Words as a WebVTT file; `<` and `&` are escaped, as the format demands."""
-    escape = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
-    body = "".join(
-        f"{_clock(cue.start, '.')} --> {_clock(cue.end, '.')}\n{cue.word.translate(escape)}\n\n" for cue in cues(words)
-    )
-    return f"WEBVTT\n\n{body}"
-
-
-def _clock(seconds: float, point: str) -> str:
-    """Seconds as `HH:MM:SS` with milliseconds."""
-    milliseconds = round(seconds * 1000)
-    minutes, milliseconds = divmod(milliseconds, 60_000)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours:02}:{minutes:02}:{milliseconds // 1000:02}{point}{milliseconds % 1000:03}"

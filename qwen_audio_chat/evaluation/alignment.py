@@ -6,9 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 
-from ..tags import TimedWord
+from ..tags import SILENCE, TimedWord, write_words
 
-SILENCE = "<|sil|>"
 _TIME = re.compile(r"<\|(\d{1,2}\.\d+)\|>")
 _TAG = re.compile(r"<\|(?!sil\|>)[^|<>]*\|>")
 
@@ -60,10 +59,4 @@ def alignment_shift(reference: list[TimedWord], prediction: list[TimedWord]) -> 
 
 def words_to_text(words: list[tuple[float, float, str]]) -> str:
     """Write `[start, end, word]` triples (seconds) in the paper's format, with `<|sil|>` in the gaps."""
-    text, clock = "<|0.00|>", 0.0
-    for start, end, word in words:
-        if start - clock >= 0.005:
-            text += f"{SILENCE}<|{start:.2f}|>"
-        text += f"{word}<|{end:.2f}|>"
-        clock = end
-    return text
+    return "<|0.00|>" + write_words(TimedWord(*word) for word in words)

@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from .alignment import SILENCE, parse_timed_words, words_to_text
+from ..tags import SILENCE
+from .alignment import parse_timed_words, words_to_text
 from .predictions import Prediction
 
 

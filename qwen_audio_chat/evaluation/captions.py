@@ -4,53 +4,51 @@ import contextlib
 import shutil
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from .metrics import Metric, chrf
+from .normalization import normalize
 
 COCO_METRICS = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider", "meteor", "spice", "spider")
+PLAIN_WORDS = "on lower-case words without punctuation, since the official tokenizer needs Java"
 
 
 def caption_metrics(references: Sequence[Sequence[str]], predictions: Sequence[str]) -> dict[str, Metric]:
     """Score captions against one or more references each.
 
-    chrF always comes out. The COCO metrics start with the Penn Treebank tokenizer, a Java program; SPICE needs
-    Stanford's models, too, which no package carries. What can't run is "not computed" and says why.
-    SPIDEr is the mean of CIDEr and SPICE.
+    chrF always comes out. METEOR and SPICE are Java programs; SPICE needs Stanford's models, too, which no package
+    carries. So is the Penn Treebank tokenizer before all the others: without Java they are computed on plain words, and
+    their note says so. What can't run is "not computed" and says why. SPIDEr is the mean of CIDEr and SPICE.
     """
     scores = {"chrf": chrf(references, predictions)}
-    problem = _coco_problem()
-    if problem:
-        return scores | {name: Metric.not_computed(problem) for name in COCO_METRICS}
+    if find_spec("pycocoevalcap") is None:
+        missing = Metric.not_computed("needs the COCO caption tools: pip install pycocoevalcap")
+        return scores | dict.fromkeys(COCO_METRICS, missing)
     with contextlib.redirect_stdout(sys.stderr):  # the COCO tools print; standard output is for results
         try:
             return scores | _coco_metrics(references, predictions)
         except (OSError, ValueError) as error:
-            return scores | {name: Metric.not_computed(f"the COCO tools failed: {error}") for name in COCO_METRICS}
-
-
-def _coco_problem() -> str | None:
-    try:
-        import pycocoevalcap  # noqa: F401
-    except ImportError:
-        return "needs the COCO caption tools: pip install pycocoevalcap"
-    return None if shutil.which("java") else "needs Java for the Penn Treebank tokenizer: install a Java runtime"
+            failed = Metric.not_computed(f"the COCO tools failed: {error}")
+            return scores | dict.fromkeys(COCO_METRICS, failed)
 
 
 def _coco_metrics(references: Sequence[Sequence[str]], predictions: Sequence[str]) -> dict[str, Metric]:
     from pycocoevalcap.bleu.bleu import Bleu
     from pycocoevalcap.cider.cider import Cider
-    from pycocoevalcap.meteor.meteor import Meteor
     from pycocoevalcap.rouge.rouge import Rouge
-    from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
-    tokenizer = PTBTokenizer()
-    truth = tokenizer.tokenize({place: [{"caption": text} for text in group] for place, group in enumerate(references)})
-    guess = tokenizer.tokenize({place: [{"caption": text}] for place, text in enumerate(predictions)})
+    has_java = shutil.which("java") is not None
+    tokenize, note = (_penn_treebank, "") if has_java else (_plain_words, PLAIN_WORDS)
+    truth, guess = tokenize(references), tokenize([[text] for text in predictions])
     values, _ = Bleu(4).compute_score(truth, guess)
-    scores = {f"bleu_{order}": Metric(float(value)) for order, value in enumerate(values, 1)}
-    scores["rouge_l"] = Metric(float(Rouge().compute_score(truth, guess)[0]))
-    scores["cider"] = Metric(float(Cider().compute_score(truth, guess)[0]))
+    scores = {f"bleu_{order}": Metric(float(value), note=note) for order, value in enumerate(values, 1)}
+    scores["rouge_l"] = Metric(float(Rouge().compute_score(truth, guess)[0]), note=note)
+    scores["cider"] = Metric(float(Cider().compute_score(truth, guess)[0]), note=note)
+    if not has_java:
+        return scores | dict.fromkeys(("meteor", "spice", "spider"), Metric.not_computed("needs a Java runtime"))
+    from pycocoevalcap.meteor.meteor import Meteor
+
     scores["meteor"] = Metric(float(Meteor().compute_score(truth, guess)[0]))
     scores["spice"] = _spice(truth, guess)
     spice = scores["spice"].value
@@ -58,6 +56,16 @@ def _coco_metrics(references: Sequence[Sequence[str]], predictions: Sequence[str
         Metric.not_computed("needs SPICE") if spice is None else Metric((scores["cider"].value + spice) / 2)
     )
     return scores
+
+
+def _penn_treebank(groups: Sequence[Sequence[str]]) -> dict[int, list[str]]:
+    from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
+
+    return PTBTokenizer().tokenize({n: [{"caption": text} for text in group] for n, group in enumerate(groups)})
+
+
+def _plain_words(groups: Sequence[Sequence[str]]) -> dict[int, list[str]]:
+    return {n: [normalize(text, "lower_no_punctuation") for text in group] for n, group in enumerate(groups)}
 
 
 def _spice(truth: dict, guess: dict) -> Metric:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ..questions import DECLINE, UNKNOWN
 from .data import DataError, Sample, read_jsonl
 from .metrics import Metric
 from .scoring import label
@@ -18,12 +19,13 @@ KEYWORD_TASKS = {
     "emotion_recognition": "ser",
     "vocal_classification": "vsc",
 }
-UNKNOWN = "unknown"
-"""The recipe's label of silence and noise."""
-
-DECLINE = "I can't tell what that is."
-WHICH_AUDIO = re.compile(r"Audio \d+\.")
 DIALOGUES, DIALOGUE_SEED = 1000, 7
+MISSING = r"There is no audio.*"
+PROBES = {  # how many, and their answers: silence and noise, an audio that isn't there, and what can be answered
+    20: re.escape(DECLINE),
+    10: MISSING,
+    30: rf"(?!{re.escape(DECLINE)}|{MISSING}|Audio \d)(.|\n)*",
+}
 
 
 @dataclass
@@ -49,12 +51,12 @@ class HeldOutSet:
 def held_out_sets(work: Path, split: str, output: Path, limit: int | None = None) -> list[HeldOutSet]:
     """The held-out lines of all finished manifests below the recipe's work folder, by manifest and task.
 
-    Silence and noise become a set of their own, in which declining is right; clips of all sets become questions about
-    several audios ("Which audio is a dog?").
+    Clips of all sets become questions about several audios ("Which audio is a dog?") and probes: 30 questions about
+    silence, noise or an audio that isn't there, where declining is right, and as many that can be answered.
 
     Args:
         split: "test" or "dev", which a line names itself.
-        output: where the manifest of those questions is written.
+        output: where the manifests of those questions are written.
         limit: at most so many samples of each set, evenly spread over it.
 
     Raises:
@@ -65,21 +67,18 @@ def held_out_sets(work: Path, split: str, output: Path, limit: int | None = None
     for path in manifests:
         name = re.sub(r"-(\d{4}|dev|test)$", "", path.stem)
         for sample in read_jsonl(path, split=split):
-            groups[name, _task_name(sample)].append(sample)
+            if sample.references != (UNKNOWN,):  # silence and noise are for the probes
+                groups[name, _task_name(sample)].append(sample)
     groups = {key: _spread(samples, limit) for key, samples in groups.items() if samples}
     if not groups:
         raise DataError(f'{work / "manifests"} has no "{split}" lines; run the data steps of the recipe first.')
     sets = [_set(name, task, samples) for (name, task), samples in sorted(groups.items())]
-    if questions := _which_audio(manifests, split, output):
-        sets.append(_which_audio_set(_spread(questions, limit or 100)))
-    return sets
+    return sets + _dialogue_sets(manifests, split, output, limit or 100)
 
 
 def _task_name(sample: Sample) -> str:
     if sample.messages:
         return "chat"
-    if sample.references == (UNKNOWN,):
-        return UNKNOWN
     if sample.task in (None, "transcribe"):
         return "srwt" if sample.timestamps else "asr"
     if sample.task == "keyword":
@@ -97,18 +96,14 @@ def _spread(samples: Sequence[Sample], limit: int | None) -> list[Sample]:
 
 
 def _set(name: str, task: str, samples: list[Sample]) -> HeldOutSet:
-    if task == UNKNOWN:
-        question = TASKS["sound"].question
-        asked = [replace(sample, references=(DECLINE,), question=question) for sample in samples]
-        return HeldOutSet(f"{name}: silence and noise", TASKS["chat"], asked, metrics=("declined",))
     held_out = HeldOutSet(f"{name}: {TASKS[task].title.lower()}", TASKS[task], samples)
     if held_out.task.score is label:
         held_out.chance = 1 / len({sample.references[0] for sample in samples})
     return held_out
 
 
-def _which_audio(manifests: Sequence[Path], split: str, output: Path) -> list[Sample]:
-    """Questions which of two to four clips holds something, made by the recipe from held-out clips alone."""
+def _dialogue_sets(manifests: Sequence[Path], split: str, output: Path, limit: int) -> list[HeldOutSet]:
+    """Questions about several clips, made by the recipe from held-out clips alone."""
     from ..training.dialogues import dialogues, facts, write
     from ..training.manifest import Clip, ManifestError, read_manifests
 
@@ -119,17 +114,22 @@ def _which_audio(manifests: Sequence[Path], split: str, output: Path) -> list[Sa
     clips = [example for example in examples if isinstance(example, Clip) and facts(example)]
     if not clips:
         return []
-    talks = [
-        talk
-        for talk in dialogues(clips, DIALOGUES, seed=DIALOGUE_SEED)
-        if WHICH_AUDIO.fullmatch(str(talk.messages[-1]["content"]))
-    ]
-    path = output / f"which-audio-{split}.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write(talks, path)
-    return read_jsonl(path) if talks else []
+    talks = dialogues(clips, DIALOGUES, seed=DIALOGUE_SEED)
+
+    def held_out(name: str, chosen: Sequence, metrics: tuple[str, ...]) -> HeldOutSet:
+        path = output / f"{re.sub(r'[^a-z]+', '-', name)}-{split}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(chosen, path)
+        return HeldOutSet(name, TASKS["chat"], read_jsonl(path), metrics=metrics)
+
+    sets = []
+    if which := _answered(talks, r"Audio \d+\.", limit):
+        sets.append(held_out("several audios: which one", which, ("contains_reference", "false_refusals")))
+        sets[0].chance = sum(1 / len(sample.audios) for sample in sets[0].samples) / len(which)
+    probes = [talk for count, answer in PROBES.items() for talk in _answered(talks, answer, count)]
+    return [*sets, held_out("probes: can it be told", probes, ("declined", "false_refusals"))]
 
 
-def _which_audio_set(samples: list[Sample]) -> HeldOutSet:
-    chance = sum(1 / len(sample.audios) for sample in samples) / len(samples)
-    return HeldOutSet("several audios: which one", TASKS["chat"], samples, chance=chance)
+def _answered(talks: Sequence, answer: str, count: int) -> Sequence:
+    """The first `count` dialogues whose last answer matches a pattern."""
+    return [talk for talk in talks if re.fullmatch(answer, str(talk.messages[-1]["content"]))][:count]

@@ -45,7 +45,7 @@ def _error_by_length(predictions: list["Prediction"], normalization: str, path: 
     bins = [chunk for chunk in np.array_split(np.argsort(seconds, kind="stable"), 5) if len(chunk)]
     rates = [counts[chunk, 0].sum() / max(counts[chunk, 1].sum(), 1) for chunk in bins]
     figure, axes = _figure(figsize=(6, 3.5))
-    names = [f"{seconds[chunk].min():.1f} to {seconds[chunk].max():.1f} s\n{len(chunk)} clips" for chunk in bins]
+    names = [f"{seconds[chunk].min():.1f} to {seconds[chunk].max():.1f} s\nclips: {len(chunk)}" for chunk in bins]
     axes.bar(range(len(bins)), rates)
     axes.set_xticks(range(len(bins)), names, fontsize=8)
     axes.set_ylabel("error rate")

@@ -5,14 +5,12 @@ from typing import Any
 
 import numpy as np
 
+from ..questions import LANGUAGE_NAMES, wants_transcript
 from ..tags import LANGUAGES, TaskPrompt
 from .data import DataError, Sample
 from .tasks import CHAT_TOKENS, Task
 
-LANGUAGE_NAMES = {
-    "en": "English", "zh": "Chinese", "de": "German", "es": "Spanish", "ko": "Korean", "fr": "French",
-    "ja": "Japanese", "it": "Italian", "zh_tr": "traditional Chinese",
-}  # fmt: skip
+ENGLISH_NAMES = {code: english for code, (english, _) in LANGUAGE_NAMES.items()} | {"zh_tr": "traditional Chinese"}
 
 
 @dataclass(frozen=True)
@@ -27,6 +25,13 @@ class Request:
     audios: list[np.ndarray]
     prompt: TaskPrompt | list[dict[str, Any]]
     max_new_tokens: int
+
+    @property
+    def wants_transcript(self) -> bool:
+        """See `questions.wants_transcript`."""
+        if isinstance(self.prompt, TaskPrompt):
+            return wants_transcript({"role": "user", "content": [], "task": self.prompt})
+        return wants_transcript(self.prompt[-1])
 
 
 def languages(task: Task, sample: Sample, default: str = "en") -> tuple[str, str]:
@@ -78,8 +83,8 @@ def chat_messages(task: Task, sample: Sample, audios: list[np.ndarray]) -> list[
     if sample.messages:
         return [_with_audio(message, audios) for message in sample.messages]
     _, text_language = languages(task, sample)
-    target = LANGUAGE_NAMES.get(text_language, text_language)
-    question = sample.question or task.question.format(target=target)
+    target = ENGLISH_NAMES.get(text_language, text_language)
+    question = sample.question or task.question.format(language=target)
     if not question:
         raise DataError(f'Sample {sample.index + 1} ({sample.name}) needs a "question" for the task "{task.name}".')
     content = [{"type": "audio", "audio": audio} for audio in audios] + [{"type": "text", "text": question}]

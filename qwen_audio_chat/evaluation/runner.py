@@ -1,6 +1,7 @@
 """Inference over samples: batched, over several processes, and resumable at any moment."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -142,8 +143,7 @@ class Runner:
 
     def _write_result(self, predictions: list[Prediction]) -> None:
         write_whole(self.output / RESULT, "".join(prediction.to_line() for prediction in predictions))
-        for file in (self.output / PARTS).glob("*.jsonl"):
-            file.unlink()
+        shutil.rmtree(self.output / PARTS)  # every process has closed its own
 
     def _predict_all(self, samples: list[Sample], predict: Predict, batch_size: int) -> Iterator[Prediction]:
         size = batch_size * WINDOW

@@ -1,8 +1,9 @@
-"""The scoreboard of the pocket model: every held-out set of its recipe, with the floor and Whisper base beside it.
+"""The scoreboard of the pocket model: every held-out set of its recipe, beside the floor and its parents.
 
     python -m qwen_audio_chat.evaluation.scoreboard --work build/pocket --output build/pocket/scoreboard
 
-Everything is kept and resumed as in `evaluate`, so that another call does only what is missing.
+Data that isn't there yet is fetched and synthesized first. Everything is kept and resumed as in `evaluate`, so that
+another call does only what is missing.
 """
 
 import argparse
@@ -10,6 +11,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from transformers import WhisperForConditionalGeneration, WhisperTokenizerFast
 
@@ -21,7 +23,11 @@ from .predictor import ModelPredictor
 from .report import plain_values
 from .runner import Predict, Runner
 from .scoring import label
+from .text_chat import closed_questions, measure_likelihood, own_answers
 from .whisper import WhisperPredictor, is_language_name
+
+if TYPE_CHECKING:
+    from ..pipeline import AudioChat
 
 CHANCE_METRICS = ("accuracy", "named_accuracy", "contains_reference")
 METRICS = {
@@ -39,14 +45,14 @@ CHAT_TASKS = ("asr", "s2tt", "aqa", "asc", "ser", "vsc", "lid", "sound", "chat")
 """Tasks whose answer has the same form in a chat as after tags."""
 
 POCKET_TAGS, POCKET_CHAT = "pocket, tags", "pocket, chat"
-FLOOR, CHANCE, WHISPER = "without listening", "chance", "Whisper base"
-SYSTEMS = (POCKET_TAGS, POCKET_CHAT, FLOOR, CHANCE, WHISPER)
+FLOOR, CHANCE, WHISPER, SMOLLM2 = "without listening", "chance", "Whisper base", "SmolLM2-135M"
+SYSTEMS = (POCKET_TAGS, POCKET_CHAT, FLOOR, CHANCE, WHISPER, SMOLLM2)
 
 
 def measure(
     held_out: HeldOutSet,
     pocket: Predict,
-    whisper: Callable[[HeldOutSet], Predict | None],
+    parent: Callable[[HeldOutSet], tuple[str, Predict] | None],
     output: Path,
     *,
     weights: str,
@@ -56,7 +62,7 @@ def measure(
 
     Args:
         pocket: answers requests.
-        whisper: gives the predictor for a set, or None where Whisper has no answer to it.
+        parent: gives name and predictor of the model that the pocket was made of, or None where it has no answer.
         output: folder of the scoreboard; the predictions of each model get a folder of their own below it.
         weights: of the pocket, as a name; predictions of other weights are kept apart.
     """
@@ -77,8 +83,9 @@ def measure(
     if not heard:
         return
     answers[FLOOR] = evenly_spaced(heard) if task.name == "srwt" else most_frequent(heard)
-    if yardstick := whisper(held_out):
-        answers[WHISPER] = run(WHISPER, yardstick, "tags" if task.tags else "chat")
+    if yardstick := parent(held_out):
+        name, predict = yardstick
+        answers[name] = run(name, predict, "tags" if task.tags else "chat")
     normalization = task.default_normalization(heard, official=False)
     held_out.scores = {system: task.score(predictions, normalization) for system, predictions in answers.items()}
     held_out.scores[CHANCE] = {name: Metric(held_out.chance) for name in CHANCE_METRICS if held_out.chance}
@@ -88,15 +95,21 @@ def _file_name(text: str) -> str:
     return re.sub(r"\W+", "-", text.lower())  # a colon can't stand in a file's name everywhere
 
 
-def whisper_for(load: Callable[[], tuple]) -> Callable[[HeldOutSet], Predict | None]:
-    """Choose Whisper's way to answer a set: transcripts, translations into English, names of languages.
+def parent_for(
+    load: Callable[[], tuple], load_text: Callable[[], "AudioChat"]
+) -> Callable[[HeldOutSet], tuple[str, Predict] | None]:
+    """Choose who answers a set beside the pocket: SmolLM2 where there is no audio at all; Whisper, with transcripts,
+    translations into English or names of languages.
 
     Args:
         load: gives Whisper's model and tokenizer; called once, when they are first needed.
+        load_text: gives SmolLM2.
     """
     loaded = []
 
-    def choose(held_out: HeldOutSet) -> Predict | None:
+    def choose(held_out: HeldOutSet) -> tuple[str, Predict] | None:
+        if not any(sample.audios for sample in held_out.samples):
+            return SMOLLM2, ModelPredictor(load_text())
         task = held_out.task.name
         names_language = held_out.task.score is label and all(
             is_language_name(sample.references[0]) for sample in held_out.samples
@@ -106,7 +119,7 @@ def whisper_for(load: Callable[[], tuple]) -> Callable[[HeldOutSet], Predict | N
             return None
         if not loaded:
             loaded.append(load())
-        return WhisperPredictor(*loaded[0], names_language=names_language)
+        return WHISPER, WhisperPredictor(*loaded[0], names_language=names_language)
 
     return choose
 
@@ -150,6 +163,15 @@ def whisper_base(work: Path) -> tuple[WhisperForConditionalGeneration, WhisperTo
     return model, tokenizer
 
 
+def prepare(work: Path) -> None:
+    """Fetch and synthesize what isn't there yet: held-out data, and the untrained pocket, which still is SmolLM2."""
+    from ..training.pocket.recipe import prepare_recorded, run_step
+
+    prepare_recorded(work)
+    if not (work / "initial/config.json").exists():
+        run_step("initialize", work, "--output", str(work / "initial"))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -164,12 +186,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     from ..pipeline import POCKET, load
 
-    sets = held_out_sets(args.work, args.split, args.output, args.limit)
+    prepare(args.work)
+    likelihood = own_answers()
+    sets = [*held_out_sets(args.work, args.split, args.output, args.limit), closed_questions(), likelihood]
     sets = [held_out for held_out in sets if held_out.name.startswith(tuple(args.only))]
-    predictor = ModelPredictor(load(args.model or str(POCKET), device="cpu"))
-    whisper = whisper_for(lambda: whisper_base(args.work))
+    pocket = load(args.model or str(POCKET), device="cpu")
+    predictor = ModelPredictor(pocket)
+
+    def smollm2() -> "AudioChat":
+        return load(str(args.work / "initial"), device="cpu", quantization="none")
+
+    parent = parent_for(lambda: whisper_base(args.work), smollm2)
     for held_out in sets:
-        measure(held_out, predictor, whisper, args.output, weights=predictor.weights, batch_size=args.batch_size)
+        if held_out is likelihood:
+            held_out.scores = measure_likelihood({POCKET_CHAT: pocket, SMOLLM2: smollm2()}, SMOLLM2, args.output)
+        else:
+            measure(held_out, predictor, parent, args.output, weights=predictor.weights, batch_size=args.batch_size)
         write_whole(args.output / "scoreboard.md", markdown(sets))
         write_whole(args.output / "scoreboard.json", json.dumps(figures(sets), indent=2) + "\n")
     print(markdown(sets))

@@ -7,6 +7,7 @@ an answer may be, and how answers are scored.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from ..questions import QUESTIONS
 from ..tags import TaskPrompt
 from . import scoring
 from .metrics import Metric
@@ -14,6 +15,7 @@ from .predictions import Prediction
 
 Score = Callable[[Sequence[Prediction], str], dict[str, Metric]]
 CHAT_TOKENS = 256
+WORDS = {name: asked.words[0] for name, asked in QUESTIONS.items()}  # in English, as the page asks
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Task:
         name: as given to `--task`; the paper's abbreviation where it has one.
         tags: the multi-task prompt, of which a sample may override languages, instruction and question;
             None for tasks that are chat only.
-        question: what a chat model is asked where the sample brings no question; "{target}" is the language to
+        question: what a chat model is asked where the sample brings no question; "{language}" is the one to
             translate into.
         max_new_tokens: limit of an answer to the tag prompt; chat answers are whole sentences and get `CHAT_TOKENS`.
         score: predictions and the name of a text normalisation to metrics.
@@ -66,31 +68,31 @@ TASKS = {
     task.name: task
     for task in (
         Task(
-            "asr", "Speech recognition", _ASR, "Transcribe the audio.", 256,
+            "asr", "Speech recognition", _ASR, WORDS["transcribe"], 256,
             scoring.transcription, ("wer", "cer"),
             english_normalization="whisper_english", official_normalization="official", joins_pieces=True,
         ),
         Task(
             "s2tt", "Speech translation", TaskPrompt("translate", instruction="itn"),
-            "Translate the speech into {target}.", 256, scoring.translation, ("bleu", "chrf"),
+            WORDS["translate"], 256, scoring.translation, ("bleu", "chrf"),
             normalization="none", joins_pieces=True,
         ),
         Task(
             "srwt", "Speech recognition with word times", TaskPrompt("transcribe", timestamps=True),
-            "Write down what is said in the audio, with the time of each word.", 256,
+            WORDS["words"], 256,
             scoring.word_times, ("aas_ms", "median_shift_ms", "wer"), official_normalization="official",
         ),
         Task(
             "aac", "Audio captioning", TaskPrompt("caption", "unknown", instruction="caption_clotho"),
-            "Describe the audio in one sentence.", 30, scoring.caption, ("spider", "cider", "spice", "chrf"),
+            WORDS["caption"], 30, scoring.caption, ("spider", "cider", "spice", "chrf"),
             normalization="none",
         ),
         Task(
-            "asc", "Acoustic scenes", _keyword("scene"), "In what kind of place was this recorded?", 10,
+            "asc", "Acoustic scenes", _keyword("scene"), WORDS["scene"], 10,
             scoring.label, ("accuracy",),
         ),
         Task(
-            "ser", "Speech emotion", _keyword("emotion_recognition", "en"), "Which emotion does the speaker show?", 4,
+            "ser", "Speech emotion", _keyword("emotion_recognition", "en"), WORDS["emotion"], 4,
             scoring.label, ("accuracy",),
         ),
         Task(
@@ -103,11 +105,11 @@ TASKS = {
         ),
         Task(
             "mna", "Musical notes", _keyword("note_analysis"),
-            "Which instrument plays this note, and what are its pitch and loudness?", 30,
+            WORDS["note"], 30,
             scoring.note, ("instrument_accuracy", "qualities_map", "pitch_accuracy"), normalization="none",
         ),
         Task(
-            "sound", "Sounds", _keyword("event"), "What sound is this?", 16, scoring.label, ("accuracy",),
+            "sound", "Sounds", _keyword("event"), WORDS["sounds"], 16, scoring.label, ("accuracy",),
         ),
         Task(
             "lid", "Spoken language", TaskPrompt("question", "unknown", question=""), "Which language is spoken?", 8,

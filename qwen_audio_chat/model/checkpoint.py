@@ -15,7 +15,7 @@ from .configuration import QwenAudioConfig
 from .modeling import QwenAudioForConditionalGeneration
 from .official import LICENCE
 from .processing import QwenAudioProcessor
-from .quantization import METHOD, has_fast_bfloat16, pack_nf4, precision_name, quantization_config
+from .quantization import has_fast_bfloat16, pack_nf4, precision_name, quantization_config, unpack_while_loading
 from .tokenization import AUDIO_END, AUDIO_PLACEHOLDER, AUDIO_START
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
@@ -107,11 +107,8 @@ def choose_dtype(device: str) -> torch.dtype:
 
 def _choose_quantization(config: QwenAudioConfig, wanted: str, device: str, size: int):
     """The argument for `from_pretrained`; a checkpoint that is quantized in its files stays so, or becomes floats."""
-    stored = getattr(config, "quantization_config", None)
-    if stored is not None:
-        if wanted == "none" and stored.get("quant_method") == METHOD:
-            stored["dequantize"] = True
-        elif wanted != "auto":
+    if getattr(config, "quantization_config", None) is not None:
+        if not (wanted == "none" and unpack_while_loading(config)) and wanted != "auto":
             raise CheckpointError('This checkpoint is already quantized in its files: use quantization="auto".')
         return None
     if wanted == "auto":

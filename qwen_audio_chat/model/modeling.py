@@ -16,7 +16,7 @@ from . import official
 from .configuration import QwenAudioConfig, QwenAudioTextConfig
 from .decoder import QwenAudioTextModel
 from .encoder import QwenAudioEncoder, conv_frames
-from .quantization import restore_nf4
+from .quantization import LAYERS, restore_nf4
 
 
 @dataclass
@@ -97,10 +97,12 @@ def _refuse_misfits(name: str, model: nn.Module, info: dict) -> None:
             shape = tuple((layer.weight if state is None else state).shape)
             if shape != (layer.out_features, layer.in_features):
                 wrong[f"{layer_name}.weight"] = shape
-    problems = {
+        elif isinstance(layer, LAYERS) and layer.weight is not None and layer.weight.is_floating_point():
+            wrong[f"{layer_name}.weight"] = tuple(layer.weight.shape)  # left as it was, see `QuantizeWeights`
+    problems = {  # a shape first: a weight that wasn't quantized for it lacks its scales, too
+        "have another shape": [f"{key} {shape}" for key, shape in sorted(wrong.items())],
         "are missing": sorted(info["missing_keys"]),
         "are not of this model": sorted(info["unexpected_keys"]),
-        "have another shape": [f"{key} {shape}" for key, shape in sorted(wrong.items())],
     }
     for problem, weights in problems.items():
         if weights:
@@ -198,6 +200,9 @@ class QwenAudioForConditionalGeneration(QwenAudioPreTrainedModel, GenerationMixi
         super().__init__(config)
         self.model = QwenAudioModel(config)
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.letter_head = None
+        if config.letters:  # blank first, then a class for each letter
+            self.letter_head = nn.Linear(config.text_config.hidden_size, 1 + len(config.letters))
         self.post_init()
 
     def get_audio_features(self, input_features: torch.Tensor, feature_lengths: torch.Tensor) -> list[torch.Tensor]:

@@ -117,7 +117,7 @@ def translate_config(official: dict[str, Any]) -> dict[str, Any]:
 
 
 def generation_config(released: GenerationConfig, vocab_size: int) -> GenerationConfig:
-    """Sampling as released, stops for chat and tagged prompts, and no id that can't be said.
+    """Sampling and chat format as released, stops for chat and tagged prompts, and no id that can't be said.
 
     The embedding has more rows than the tokenizer has tokens, and `<audio>`, `</audio>` and the placeholder only
     mark where a clip stands.
@@ -128,6 +128,7 @@ def generation_config(released: GenerationConfig, vocab_size: int) -> Generation
         top_k=released.top_k,
         top_p=released.top_p,
         max_new_tokens=released.max_new_tokens,
+        chat_format=getattr(released, "chat_format", "chatml"),  # "raw" for the pretrained model
         eos_token_id=[TOKEN_IDS[token] for token in (END_OF_TEXT, IM_END, IM_START)],
         pad_token_id=TOKEN_IDS[END_OF_TEXT],
         suppress_tokens=unsayable + list(range(max(TOKEN_IDS.values()) + 1, vocab_size)),

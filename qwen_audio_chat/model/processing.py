@@ -103,14 +103,7 @@ class QwenAudioProcessor(ProcessorMixin):
         """Ids of a tagged prompt; a question inside a `TaskPrompt` stays plain text."""
         if isinstance(prompt, str):
             return self.tokenizer(prompt, add_special_tokens=False).input_ids
-        ids = []
-        for piece, is_tag in prompt.pieces():
-            ids += (
-                self.tokenizer.convert_tokens_to_ids([piece]) if is_tag else chatml.encode_text(self.tokenizer, piece)
-            )
-        if None in ids or (self.tokenizer.unk_token_id is not None and self.tokenizer.unk_token_id in ids):
-            raise ValueError(f"This model's tokenizer lacks a tag of {prompt}.")
-        return ids
+        return chatml.encode_task(self.tokenizer, prompt)
 
     def clips(self, source: Any) -> list[torch.Tensor]:
         """Decode one audio and return the log-mel [mel bins, frames] of each piece of at most 30 s.

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import BitsAndBytesConfig
+from transformers import BitsAndBytesConfig, PreTrainedConfig
 from transformers.core_model_loading import ConversionOps
 from transformers.quantizers import HfQuantizer, register_quantization_config, register_quantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
@@ -23,9 +23,9 @@ METHOD = "packed"
 LAYERS = (QuantizedLinear, QuantizedEmbedding)
 BODY = "language_model.layers"
 # In the 8.4 B model these stay as they are: a tenth of the weights, and what is heard depends on them.
-KEPT_IN_FLOAT = [r"(model\.)?audio_tower", r"(model\.)?projector", "lm_head"]
-# A small language model from 4-bit files (affine, in groups of 32, as the pocket's parent) loses next to nothing so.
-RELEASED_PARTS = {"audio_tower": 8, "embed_tokens": 8, BODY: 4}
+KEPT_IN_FLOAT = [r"(model\.)?audio_tower", r"(model\.)?projector", "lm_head", "letter_head"]
+# With 4 bits in the body the trained pocket no longer transcribes, though its parent came in 4 bits.
+RELEASED_PARTS = {"audio_tower": 8, "embed_tokens": 8, BODY: 8}
 _SHARD = "45MB"
 _SMALL = 500_000_000  # quantized weights up to which a bfloat16 copy for prompts is kept
 
@@ -127,6 +127,15 @@ class PackedConfig(QuantizationConfigMixin):
         return next((bits for part, bits in self.parts.items() if f".{part}." in f".{name}."), None)
 
 
+def unpack_while_loading(config: PreTrainedConfig) -> bool:
+    """Have `from_pretrained` turn a packed checkpoint's weights into floats; False where `config` isn't of one."""
+    stored = getattr(config, "quantization_config", None) or {}
+    if stored.get("quant_method") != METHOD:
+        return False
+    stored["dequantize"] = True
+    return True
+
+
 class QuantizeWeights(ConversionOps):
     """Rounds every weight that comes out of a conversion: q, k and v of a split `c_attn`, not only the first."""
 
@@ -137,8 +146,9 @@ class QuantizeWeights(ConversionOps):
             layer_name = name.removesuffix(".weight")
             layer = model.get_submodule(layer_name)
             if weight.shape != layer.shape:
-                raise ValueError(f"{name} has the shape {tuple(weight.shape)} instead of {tuple(layer.shape)}.")
-            quantized[name], quantized[f"{layer_name}.scales"] = quantize(weight, layer.bits)
+                quantized[name] = weight  # refused by `from_pretrained`; an error raised here would lose its sentence
+            else:
+                quantized[name], quantized[f"{layer_name}.scales"] = quantize(weight, layer.bits)
         return quantized
 
 
@@ -186,6 +196,7 @@ class PackedQuantizer(HfQuantizer):
     def _process_model_after_weight_loading(self, model, **kwargs):
         config = self.quantization_config
         layers = {name: module for name, module in model.named_modules() if isinstance(module, LAYERS)}
+        layers = {name: layer for name, layer in layers.items() if not layer.weight.is_floating_point()}  # misfits
         keep_dense = model.dtype == torch.bfloat16 and sum(layer.shape.numel() for layer in layers.values()) < _SMALL
         tied = {name.removesuffix(".weight") for name in model.all_tied_weights_keys}
         for name, layer in layers.items():

@@ -1,4 +1,4 @@
-"""Weights of 8 and 4 bits that PyTorch's own packed kernels multiply with on CPUs.
+"""Weights of 8 and 4 bits for CPUs.
 
 Two formats, both plain in the file and equal on every machine:
 
@@ -6,17 +6,25 @@ Two formats, both plain in the file and equal on every machine:
 - 4 bits: two values per byte (the lower half is the even column), uint8 [rows, columns / 2], and for each group of 32
   columns a scale and a zero point, `scales` [rows, columns / 32, 2]: weight = (value - 8) * scale + zero.
 
-Decoding reads every weight once per token, so that its speed is the memory's: few bits win. A prompt has many rows,
-where arithmetic counts: there a bfloat16 copy is faster, where the memory for one is there (`keep_dense`).
+Decoding reads every weight once per token, so that its speed is the memory's: few bits win. 8 bits are multiplied as
+they are (`kernels.multiply`), 4 bits by PyTorch's packed kernel. A prompt has many rows, where arithmetic counts: there
+a float copy is faster, kept where the memory for one is there (`keep_dense`) or else made each time.
 """
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from . import kernels
+
 GROUP = 32
-KERNEL_ROWS = 4  # rows of input up to which the packed kernels beat a bfloat16 matrix product
+KERNEL_ROWS = 4  # rows of input up to which the kernels for few bits beat a matrix product of floats
+SMALL = 2**22  # weights of a matrix that one thread multiplies sooner than a second one wakes
 _COLUMNS = {8: 16, 4: GROUP}  # what columns must divide by
+_POOL = ThreadPoolExecutor(thread_name_prefix="multiply")  # the kernel leaves Python free
 _ROW_BLOCK = 32  # the 4-bit kernel takes weights of a multiple of this many rows
 
 
@@ -89,18 +97,17 @@ class QuantizedLinear(nn.Module):
         self.packed = self.packed_scales = self.dense = None
 
     def pack(self, keep_dense: bool = False, keep_plain: bool = False) -> None:
-        """Bring the weight into the layout that this CPU's kernels read.
+        """Bring the weight into the form that this CPU's kernels read.
 
         Args:
-            keep_dense: keep a bfloat16 copy for inputs of many rows, four times as large.
-            keep_plain: keep the plain values, too; needed where another module shares them.
+            keep_dense: keep a bfloat16 copy for inputs of many rows, two to four times as large.
+            keep_plain: keep plain values of 4 bits, too; needed where another module shares them.
         """
         values, scales = self.weight.data, self.scales.data
         if keep_dense:
             self.dense = dequantize(values, scales, torch.bfloat16)
         if self.bits == 8:
-            self.packed = _aligned(values)
-            self.packed_scales = scales
+            self.packed_scales = scales.float()
             return
         missing = -len(values) % _ROW_BLOCK
         unpaired = F.pad(_unpair(values), (0, 0, 0, missing)).int()
@@ -110,22 +117,37 @@ class QuantizedLinear(nn.Module):
             self.weight = None
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        rows = hidden.reshape(-1, self.in_features).bfloat16().contiguous()
-        if self.dense is not None and len(rows) > KERNEL_ROWS:
-            output = F.linear(rows, self.dense)
+        rows = hidden.reshape(-1, self.in_features)
+        if len(rows) > KERNEL_ROWS and self.dense is not None:
+            output = F.linear(rows.bfloat16(), self.dense)
+        elif self.bits == 4:
+            rows = rows.bfloat16().contiguous()
+            output = torch.ops.aten._weight_int4pack_mm_for_cpu(rows, self.packed, GROUP, self.packed_scales)
+            output = output[:, : self.out_features]
+        elif len(rows) > KERNEL_ROWS:
+            output = F.linear(rows, dequantize(self.weight, self.scales, rows.dtype))
         else:
-            output = self._multiply(rows)
+            output = torch.stack([self._multiply(row) for row in rows.detach().float()])
         output = output.to(hidden.dtype).view(*hidden.shape[:-1], self.out_features)
         return output if self.bias is None else output + self.bias
 
-    def _multiply(self, rows: torch.Tensor) -> torch.Tensor:
-        if self.bits == 8:
-            return torch.ops.aten._weight_int8pack_mm(_aligned(rows), self.packed, self.packed_scales)
-        output = torch.ops.aten._weight_int4pack_mm_for_cpu(rows, self.packed, GROUP, self.packed_scales)
-        return output[:, : self.out_features]
+    def _multiply(self, row: torch.Tensor) -> torch.Tensor:
+        output = torch.empty(self.out_features)
+        arrays = [x.detach().numpy() for x in (self.weight, self.packed_scales, output)]
+        parts = torch.get_num_threads() if self.shape.numel() >= SMALL else 1
+        each = -(-self.out_features // parts)
+        pieces = [[x[start : start + each] for x in arrays] for start in range(0, self.out_features, each)]
+        multiply = partial(_multiply_piece, row.contiguous().numpy())
+        list(_POOL.map(multiply, pieces) if parts > 1 else map(multiply, pieces))
+        return output
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of values and scales: what a product with one row has to read."""
+        return self.shape.numel() * self.bits // 8 + self.scales.nbytes
 
     def plain_values(self) -> torch.Tensor:
-        """The 4-bit values as in the file; once packed, the kernel itself reads them back from its own layout."""
+        """The values as in the file; once packed, they are read back from the kernel's own layout."""
         if self.weight is not None:
             return self.weight.data
         units = torch.zeros_like(self.packed_scales)
@@ -148,9 +170,9 @@ class QuantizedLinear(nn.Module):
         destination[prefix + "weight"] = self.plain_values()
 
 
-def _aligned(tensor: torch.Tensor) -> torch.Tensor:
-    """The 8-bit kernel crashes unless its tensors start on a cache line, as they needn't in a mapped file."""
-    return tensor if tensor.data_ptr() % 64 == 0 else tensor.clone()
+def _multiply_piece(row, piece) -> None:
+    weight, scales, output = piece
+    kernels.multiply(weight, scales, row, output)
 
 
 def _empty_parameters(rows: int, columns: int, bits: int) -> tuple[nn.Parameter, nn.Parameter]:

@@ -7,7 +7,7 @@ never changes, which keeps time stamps valid. One 5 s clip takes a few milliseco
 import numpy as np
 from scipy.fft import irfft, next_fast_len, rfft
 
-from qwen_audio_chat.audio import SAMPLE_RATE
+from ..audio import SAMPLE_RATE
 
 REVERBERANT = 0.35
 COLOURED = 0.5

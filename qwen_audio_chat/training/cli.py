@@ -8,14 +8,16 @@ from pathlib import Path
 import torch
 from transformers import AutoProcessor, BitsAndBytesConfig, TrainingArguments, set_seed
 
-from qwen_audio_chat.chatml import encode_conversation, encode_text
-from qwen_audio_chat.training.alignment import AlignmentHead, ctc_targets, load_head
-from qwen_audio_chat.training.augment import augment
-from qwen_audio_chat.training.collator import Collator, has_transcript
-from qwen_audio_chat.training.manifest import Clip, Example, read_manifests, seconds
-from qwen_audio_chat.training.objective import QwenAudioForTraining
-from qwen_audio_chat.training.stages import STAGES, Stage, prepare
-from qwen_audio_chat.training.trainer import QwenAudioTrainer
+from ..chatml import encode_conversation, encode_text
+from ..model import QwenAudioConfig
+from ..model.quantization import KEPT_IN_FLOAT, unpack_while_loading
+from .alignment import AlignmentHead, ctc_targets, load_head
+from .augment import augment
+from .collator import Collator, has_transcript
+from .manifest import Clip, Example, read_manifests, seconds
+from .objective import QwenAudioForTraining
+from .stages import STAGES, Stage, prepare
+from .trainer import QwenAudioTrainer
 
 TOKENS_PER_SECOND = 25
 ADAPTER_RATE = 2e-4  # adapters start from zero and take a higher rate than whole weights
@@ -100,7 +102,7 @@ def train(args: argparse.Namespace) -> Path:
     trainer = QwenAudioTrainer(
         model, training_arguments(args), groups, examples, dev,
         Collator(
-            processor, args.seed, augment if args.augment else None, mask_features=args.stage != "finetune",
+            processor, args.seed, augment if args.augment else None, mask_features=args.stage == "pretrain",
             corruption=args.corruption, text=stage.language,
         ),
         Collator(processor, text=stage.language),
@@ -120,11 +122,13 @@ def stage_of(args: argparse.Namespace) -> Stage:
 
 def load_model(source: str, method: str) -> QwenAudioForTraining:
     """The model in float32 to train all of it, in bfloat16 under adapters, or in 4 bits for QLoRA."""
-    options = {"dtype": torch.float32 if method == "full" else torch.bfloat16}
+    config = QwenAudioConfig.from_pretrained(source)
+    unpack_while_loading(config)
+    options = {"config": config, "dtype": torch.float32 if method == "full" else torch.bfloat16}
     if method == "qlora":
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16,
-            llm_int8_skip_modules=["audio_tower", "projector", "lm_head"],
+            llm_int8_skip_modules=KEPT_IN_FLOAT,
         )  # fmt: skip
     return QwenAudioForTraining.from_pretrained(source, **options)
 

@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from qwen_audio_chat import audio as audio_lib
-from qwen_audio_chat.chatml import encode_audio, encode_conversation, encode_text
-from qwen_audio_chat.model import QwenAudioProcessor
-from qwen_audio_chat.model.tokenization import END_OF_TEXT
-from qwen_audio_chat.tags import TimedWord
-from qwen_audio_chat.training.alignment import ctc_targets
-from qwen_audio_chat.training.manifest import Clip, Dialogue, Example, ManifestError
+from .. import audio as audio_lib
+from ..chatml import encode_audio, encode_conversation, encode_text
+from ..model import QwenAudioProcessor
+from ..model.tokenization import END_OF_TEXT
+from ..word_times import timed_words_to_ids
+from .alignment import ctc_targets, letter_targets
+from .manifest import Clip, Dialogue, Example, ManifestError
 
 IGNORE = -100
 Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
@@ -40,13 +40,15 @@ class Visits(Dataset):
 class Row:
     """One example, encoded: ids and labels of the same length, and the log-mel clips it needs.
 
-    `transcripts` has the alignment's targets for each clip, empty where a clip has none.
+    `transcripts` and `spellings` have the alignment's targets for each clip, tokens and letters, empty where a clip has
+    none.
     """
 
     input_ids: list[int]
     labels: list[int]
     clips: list[torch.Tensor]
     transcripts: list[list[int]] = field(default_factory=list)
+    spellings: list[list[int]] = field(default_factory=list)
 
 
 @dataclass
@@ -78,7 +80,8 @@ class Collator:
 
     def __call__(self, visits: Sequence[tuple[Example, int]]) -> dict[str, torch.Tensor]:
         """Batch of input_ids, attention_mask and labels [rows, length], padded left; input_features [clips, mel bins,
-        frames] and feature_lengths [clips]; alignment_labels [clips, tokens], padded with -100."""
+        frames] and feature_lengths [clips]; alignment_labels [clips, tokens] and letter_labels [clips, letters], padded
+        with -100."""
         rows = [self._row(example, np.random.default_rng((self.seed, visit))) for example, visit in visits]
         inputs = dict(self.processor.collate([row.input_ids for row in rows], [c for row in rows for c in row.clips]))
         if self.text:
@@ -86,25 +89,26 @@ class Collator:
             inputs["labels"] = torch.tensor([[IGNORE] * (length - len(row.labels)) + row.labels for row in rows])
         else:
             del inputs["input_ids"], inputs["attention_mask"]
-        transcripts = [torch.tensor(ids, dtype=torch.long) for row in rows for ids in row.transcripts]
-        if any(map(len, transcripts)):
-            inputs["alignment_labels"] = torch.nn.utils.rnn.pad_sequence(
-                transcripts, batch_first=True, padding_value=IGNORE
-            )
+        if any(len(ids) for row in rows for ids in row.transcripts):
+            inputs["alignment_labels"] = _padded([ids for row in rows for ids in row.transcripts])
+            inputs["letter_labels"] = _padded([ids for row in rows for ids in row.spellings])
         return inputs
 
     def _row(self, example: Example, rng: np.random.Generator) -> Row:
         pieces = [self._clips(example, path, rng) for path in example.audios]
         clips = [clip for group in pieces for clip in group]
         counts = [[clip.shape[-1] // 4 for clip in group] for group in pieces]
-        transcripts = [[] for _ in clips]
+        transcripts, spellings = ([[] for _ in clips] for _ in range(2))
         if has_transcript(example) and len(clips) == 1:
-            transcripts = [ctc_targets(self.processor.tokenizer, example.text)]
+            transcripts, spellings = (
+                [ctc_targets(self.processor.tokenizer, example.text)],
+                [letter_targets(example.text)],
+            )
         if not self.text:
-            return Row([], [], clips, transcripts)
+            return Row([], [], clips, transcripts, spellings)
         encode = self.encode_clip if isinstance(example, Clip) else self.encode_dialogue
         ids, labels = encode(example, counts)
-        return Row(self._corrupted(ids, labels, rng), labels, clips, transcripts)
+        return Row(self._corrupted(ids, labels, rng), labels, clips, transcripts, spellings)
 
     def _clips(self, example: Example, path, rng: np.random.Generator) -> list[torch.Tensor]:
         try:
@@ -147,27 +151,14 @@ class Collator:
         ]
 
 
+def _padded(rows: Sequence[Sequence[int]]) -> torch.Tensor:
+    tensors = [torch.tensor(ids, dtype=torch.long) for ids in rows]
+    return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=IGNORE)
+
+
 def has_transcript(example: Example) -> bool:
     """Whether the alignment can learn from an example: a clip with an English transcript."""
     return isinstance(example, Clip) and example.prompt.task == "transcribe" and example.prompt.audio_language == "en"
-
-
-def timed_words_to_ids(tokenizer, words: Sequence[TimedWord]) -> list[int]:
-    """Ids of words between time tokens, such as `<|sil|><|0.56|>one<|0.88|>two<|1.20|>`; the prompt holds the first
-    `<|0.00|>`. Times are rounded to the tokenizer's own grid."""
-    step = 0.01 if tokenizer.convert_tokens_to_ids("<|0.01|>") not in (None, tokenizer.unk_token_id) else 0.04
-    ids, now = [], 0
-
-    def tag(name: str) -> int:
-        return tokenizer.convert_tokens_to_ids(f"<|{name}|>")
-
-    for word in words:
-        start, end = max(now, round(word.start / step)), max(now, round(word.end / step))
-        if start > now:
-            ids += [tag("sil"), tag(f"{start * step:.2f}")]
-        now = max(start, end)
-        ids += [*encode_text(tokenizer, word.word), tag(f"{now * step:.2f}")]
-    return ids
 
 
 def mask_features(clip: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:

@@ -1,42 +1,41 @@
-"""Dialogues from labelled clips: written templates, several turns and audios, and silence that says nothing.
+"""Dialogues from labelled clips: written templates, several turns and audios, and questions that have no answer.
 
 A labelled clip becomes one *fact* (what is said, which sound it is, which language). Templates ask for it in many
-words; dialogues over several clips compare, find and order such facts.
+words, those of `questions.py` among them; dialogues over several clips compare, find and order such facts.
 """
 
 import json
 import os
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from qwen_audio_chat.chatml import Conversation
-from qwen_audio_chat.training.manifest import Clip, Dialogue
+from ..chatml import Conversation, conversation_audios
+from ..questions import DECLINE, LANGUAGE_NAMES, TRANSCRIBE, UNKNOWN, question
+from ..tags import parse_note
+from .manifest import Clip, Dialogue
 
-LANGUAGE_NAMES = {
-    "en": "English", "zh": "Chinese", "de": "German", "es": "Spanish", "ko": "Korean", "fr": "French",
-    "ja": "Japanese", "it": "Italian", "ru": "Russian",
-}  # fmt: skip
+WEIGHTS = {"transcribe": 0.5, "sound": 0.18, "language": 0.1, "translate": 0.1, "note": 0.06, "nothing": 0.06}
+"""How often a clip of each kind is drawn, whatever the number of clips."""
 _ORDINALS = ("first", "second", "third", "fourth")
 
-TRANSCRIBE = (
-    "Transcribe the audio.", "Transcribe this audio.", "What is said in the audio?", "Write down what is said.",
-    "Please transcribe the speech.", "What does the person say?", "Convert the speech to text.", "What did they say?",
-    "Give me the transcript.", "Recognize the speech and write it out.", "Type what you hear.", "What do you hear?",
-)  # fmt: skip
 SOUND = (
-    "What sound is this?", "What do you hear?", "Which sound is in the audio?", "Identify the sound.", "What is this?",
+    question("sounds"), question("hear"), "Which sound is in the audio?", "Identify the sound.", "What is this?",
     "Name the sound.", "What is making this sound?",
 )  # fmt: skip
 LANGUAGE = (
     "Which language is spoken?", "What language is this?", "In which language does the person speak?",
     "Identify the language.",
 )  # fmt: skip
-TRANSLATE = ("Translate the speech into English.", "What does this mean in English?", "Translate this to English.")
-NOTHING = ("I can't hear any speech in this audio.", "There is no speech in this audio that I can make out.")
-_FACTS = {"transcribe": TRANSCRIBE, "sound": SOUND, "language": LANGUAGE, "translate": TRANSLATE}
+TRANSLATE = (question("translate"), "What does this mean in English?", "Translate this to English.")
+NOTE = (question("note"), "What note is this?", "Describe the musical note.")
+_FACTS = {
+    "transcribe": (*TRANSCRIBE, question("hear")), "sound": SOUND, "language": LANGUAGE, "translate": TRANSLATE,
+    "note": NOTE, "nothing": (*TRANSCRIBE, *SOUND, *LANGUAGE, *TRANSLATE),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -55,19 +54,33 @@ def facts(clip: Clip) -> list[Fact]:
         found.append(Fact("transcribe", clip, clip.text))
     if prompt.task == "translate":
         found.append(Fact("translate", clip, clip.text))
-    if prompt.task == "keyword" and prompt.instruction in (None, "vocal_classification", "event", "scene"):
-        found.append(Fact("sound", clip, clip.text))
+    if prompt.task == "keyword" and prompt.instruction == "note_analysis":
+        note = parse_note(clip.text)
+        found.append(Fact("note", clip, f"{note.instrument}, {note_name(note.pitch)}, {loudness(note.velocity)}"))
+    elif prompt.task == "keyword" and prompt.instruction in (None, "vocal_classification", "event", "scene"):
+        found.append(Fact("nothing", clip, DECLINE) if clip.text == UNKNOWN else Fact("sound", clip, clip.text))
     if prompt.task in ("transcribe", "translate") and prompt.audio_language in LANGUAGE_NAMES:
-        found.append(Fact("language", clip, LANGUAGE_NAMES[prompt.audio_language]))
+        found.append(Fact("language", clip, LANGUAGE_NAMES[prompt.audio_language][0]))
     return found
+
+
+def note_name(pitch: int) -> str:
+    """A MIDI pitch as people write it: 60 is C4."""
+    return f"{'C C# D D# E F F# G G# A A# B'.split()[pitch % 12]}{pitch // 12 - 1}"
+
+
+def loudness(velocity: int) -> str:
+    """A MIDI velocity, 0 to 127, in a word."""
+    return "soft" if velocity < 50 else "loud" if velocity > 100 else "medium loud"
 
 
 def _pick(rng: np.random.Generator, options: Sequence):
     return options[int(rng.integers(len(options)))]
 
 
-def single(fact: Fact, rng: np.random.Generator) -> Conversation:
+def single(several: Sequence[Fact], rng: np.random.Generator) -> Conversation:
     """One audio, one question."""
+    [fact] = several
     return Conversation().ask(_pick(rng, _FACTS[fact.kind]), [fact.clip.audio]).answer(fact.answer)
 
 
@@ -78,13 +91,15 @@ def in_turns(several: Sequence[Fact], rng: np.random.Generator) -> Conversation:
         talk.ask(_pick(rng, _FACTS[fact.kind]), [fact.clip.audio]).answer(fact.answer)
     if rng.random() < 0.4:
         number = int(rng.integers(len(several)))
-        question = {
+        words = {
             "transcribe": "What was said in audio {}?",
             "sound": "And what sound was audio {}?",
             "language": "Which language was audio {} in?",
             "translate": "What did audio {} mean in English?",
+            "note": "Which note was audio {}?",
+            "nothing": "What was audio {}?",
         }
-        talk.ask(question[several[number].kind].format(number + 1)).answer(several[number].answer)
+        talk.ask(words[several[number].kind].format(number + 1)).answer(several[number].answer)
     return talk
 
 
@@ -96,9 +111,11 @@ def about_one(several: Sequence[Fact], rng: np.random.Generator) -> Conversation
         "sound": ("What sound is audio {}?", "What do you hear in the {o} audio?"),
         "language": ("Which language is spoken in audio {}?",),
         "translate": ("Translate audio {} into English.",),
+        "note": ("Which note is audio {}?",),
+        "nothing": ("What is said in audio {}?", "What do you hear in the {o} audio?"),
     }
-    question = _pick(rng, questions[several[number].kind]).format(number + 1, o=_ORDINALS[number])
-    return Conversation().ask(question, [fact.clip.audio for fact in several]).answer(several[number].answer)
+    words = _pick(rng, questions[several[number].kind]).format(number + 1, o=_ORDINALS[number])
+    return Conversation().ask(words, [fact.clip.audio for fact in several]).answer(several[number].answer)
 
 
 def find(several: Sequence[Fact], rng: np.random.Generator) -> Conversation:
@@ -106,13 +123,15 @@ def find(several: Sequence[Fact], rng: np.random.Generator) -> Conversation:
     number = int(rng.integers(len(several)))
     fact = several[number]
     others = [other for n, each in enumerate(several) if n != number for other in facts(each.clip)]
+    if fact.kind in ("note", "nothing"):
+        return about_one(several, rng)
     if fact.kind == "transcribe":
         elsewhere = {word for other in others for word in other.answer.lower().split()}
         own = [word for word in fact.answer.lower().split() if len(word) > 4 and word not in elsewhere]
         if not own:
             return about_one(several, rng)
         template = _pick(rng, ('In which audio is the word "{}" said?', 'Which audio has the word "{}"?'))
-        question = template.format(_pick(rng, own))
+        words = template.format(_pick(rng, own))
     else:
         if any((other.kind, other.answer) == (fact.kind, fact.answer) for other in others):
             return about_one(several, rng)
@@ -121,8 +140,8 @@ def find(several: Sequence[Fact], rng: np.random.Generator) -> Conversation:
             "language": "Which audio is in {}?",
             "translate": 'Which audio means "{}"?',
         }
-        question = template[fact.kind].format(fact.answer)
-    return Conversation().ask(question, [each.clip.audio for each in several]).answer(f"Audio {number + 1}.")
+        words = template[fact.kind].format(fact.answer)
+    return Conversation().ask(words, [each.clip.audio for each in several]).answer(f"Audio {number + 1}.")
 
 
 def compare(pair: Sequence[Fact], rng: np.random.Generator) -> Conversation | None:
@@ -140,14 +159,20 @@ def compare(pair: Sequence[Fact], rng: np.random.Generator) -> Conversation | No
 
 def order(several: Sequence[Fact], rng: np.random.Generator) -> Conversation:
     """Several audios, all told in their order."""
-    question = _pick(rng, ("Tell me what each audio is, in order.", "What is in each of these audios?"))
+    words = _pick(rng, ("Tell me what each audio is, in order.", question("hear_each")))
     answer = "\n".join(f"Audio {n}: {fact.answer}" for n, fact in enumerate(several, 1))
-    return Conversation().ask(question, [fact.clip.audio for fact in several]).answer(answer)
+    return Conversation().ask(words, [fact.clip.audio for fact in several]).answer(answer)
 
 
-def nothing_there(audio: Path, rng: np.random.Generator) -> Conversation:
-    """Silence or noise, and a question that it can't answer."""
-    return Conversation().ask(_pick(rng, TRANSCRIBE), [audio]).answer(_pick(rng, NOTHING))
+def missing(several: Sequence[Fact], rng: np.random.Generator) -> Conversation:
+    """A question about an audio that isn't there: beyond the last one, or with none at all."""
+    heard = several[: int(rng.integers(len(several) + 1))]
+    if not heard:
+        return Conversation().ask(_pick(rng, TRANSCRIBE)).answer("There is no audio here.")
+    number = len(heard) + int(rng.integers(1, 4))
+    words = _pick(rng, ("What is said in audio {}?", "What do you hear in audio {}?", "Transcribe audio {}."))
+    talk = Conversation().ask(words.format(number), [fact.clip.audio for fact in heard])
+    return talk.answer(f"There is no audio {number}.")
 
 
 def dialogues(clips: Sequence[Clip], count: int, seed: int = 0, longest: float = 24.0) -> list[Dialogue]:
@@ -160,19 +185,30 @@ def dialogues(clips: Sequence[Clip], count: int, seed: int = 0, longest: float =
         longest: seconds of sound in a dialogue over several clips.
     """
     rng = np.random.default_rng(seed)
-    known = [found for clip in clips if (found := facts(clip))]
-    shares = {"single": 0.4, "turns": 0.2, "about one": 0.12, "find": 0.16, "compare": 0.06, "order": 0.06}
-    make = {"turns": in_turns, "about one": about_one, "find": find, "compare": compare, "order": order}
+    known = defaultdict(list)
+    for clip in clips:
+        if found := facts(clip):
+            known[found[0].kind].append(found)
+    weights = np.array([WEIGHTS[kind] for kind in known])
+    kinds = {  # share of each, and what makes it
+        "single": (0.4, single), "turns": (0.18, in_turns), "about one": (0.12, about_one), "find": (0.15, find),
+        "compare": (0.05, compare), "order": (0.05, order), "missing": (0.05, missing),
+    }  # fmt: skip
     result = []
     while len(result) < count:
-        kind = str(rng.choice(list(shares), p=list(shares.values())))
+        kind = str(rng.choice(list(kinds), p=[share for share, _ in kinds.values()]))
         number = {"single": 1, "compare": 2}.get(kind) or int(rng.integers(2, 5))
-        several = [_draw_fact(known[int(rng.integers(len(known)))], rng) for _ in range(number)]
-        length = sum(fact.clip.seconds or 5.0 for fact in several)
-        if number > 1 and length > longest:
+        drawn = rng.choice(list(known), size=number, p=weights / weights.sum())
+        several = [_draw_fact(_pick(rng, known[each]), rng) for each in drawn]
+        if kind == "compare" and rng.random() < 0.5:  # two clips are seldom alike by chance
+            first = several[0]
+            several[1] = _pick(rng, [f for found in known[drawn[0]] for f in found if f.answer == first.answer])
+        talk = kinds[kind][1](several, rng)
+        if talk is None:
             continue
-        talk = single(several[0], rng) if kind == "single" else make[kind](several, rng)
-        if talk is not None:
+        seconds = {fact.clip.audio: fact.clip.seconds or 5.0 for fact in several}
+        length = sum(seconds[audio] for audio in conversation_audios(talk))
+        if number == 1 or length <= longest:
             result.append(Dialogue(f"dialogue {len(result) + 1} of seed {seed}", tuple(talk), length))
     return result
 
@@ -182,17 +218,21 @@ def _draw_fact(found: Sequence[Fact], rng: np.random.Generator) -> Fact:
     return found[0] if len(found) == 1 or rng.random() < 0.9 else _pick(rng, found[1:])
 
 
-def write(talks: Iterable[Dialogue], path: Path) -> None:
-    """Write dialogues as a manifest, with paths relative to it."""
+def manifest_line(talk: Dialogue, folder: Path) -> str:
+    """A dialogue as a line of a manifest in `folder`, with paths relative to it."""
 
     def relative(part: dict) -> dict:
-        return part | {"audio": os.path.relpath(part["audio"], path.parent)}
+        return part | {"audio": os.path.relpath(part["audio"], folder)}
 
+    messages = [
+        message | {"content": [relative(p) if p["type"] == "audio" else p for p in message["content"]]}
+        if isinstance(message["content"], list) else message
+        for message in talk.messages
+    ]  # fmt: skip
+    return json.dumps({"messages": messages, "seconds": talk.seconds}, ensure_ascii=False) + "\n"
+
+
+def write(talks: Iterable[Dialogue], path: Path) -> None:
+    """Write dialogues as a manifest."""
     with path.open("w", encoding="utf-8") as file:
-        for talk in talks:
-            messages = [
-                message | {"content": [relative(p) if p["type"] == "audio" else p for p in message["content"]]}
-                if isinstance(message["content"], list) else message
-                for message in talk.messages
-            ]  # fmt: skip
-            file.write(json.dumps({"messages": messages, "seconds": talk.seconds}, ensure_ascii=False) + "\n")
+        file.writelines(manifest_line(talk, path.parent) for talk in talks)

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from qwen_audio_chat.audio import SAMPLE_RATE, AudioError, load_audio
-from qwen_audio_chat.chatml import content_parts, conversation_audios
-from qwen_audio_chat.tags import TaskPrompt, TimedWord
+from ..audio import SAMPLE_RATE, AudioError, load_audio
+from ..chatml import content_parts, conversation_audios
+from ..tags import TaskPrompt, TimedWord
 
 log = logging.getLogger(__name__)
 

@@ -7,9 +7,9 @@ import torch
 from torch.nn import functional as F
 from transformers.utils import ModelOutput
 
-from qwen_audio_chat.model import QwenAudioConfig, QwenAudioForConditionalGeneration
-from qwen_audio_chat.training.alignment import AlignmentHead, save_head
-from qwen_audio_chat.training.collator import IGNORE
+from ..model import QwenAudioConfig, QwenAudioForConditionalGeneration
+from .alignment import AlignmentHead, ctc_loss, save_head
+from .collator import IGNORE
 
 
 class QwenAudioForTraining(QwenAudioForConditionalGeneration):
@@ -32,6 +32,7 @@ class QwenAudioForTraining(QwenAudioForConditionalGeneration):
         input_features: torch.Tensor | None = None,
         feature_lengths: torch.LongTensor | None = None,
         alignment_labels: torch.LongTensor | None = None,
+        letter_labels: torch.LongTensor | None = None,
         **kwargs,
     ) -> ModelOutput:
         """Losses of one batch of `collator.Collator`; without labels, the plain model's forward pass.
@@ -49,7 +50,7 @@ class QwenAudioForTraining(QwenAudioForConditionalGeneration):
         if labels is not None:
             losses["language_loss"] = self._language_loss(input_ids, attention_mask, labels, clips)
         if self.alignment_head is not None and alignment_labels is not None:
-            losses["alignment_loss"] = self._alignment_loss(clips, alignment_labels)
+            losses["alignment_loss"] = self._alignment_loss(clips, alignment_labels, letter_labels)
         loss = losses.get("language_loss", 0.0) + self.alignment_weight * losses.get("alignment_loss", 0.0)
         return ModelOutput(loss=loss, **losses)
 
@@ -63,12 +64,20 @@ class QwenAudioForTraining(QwenAudioForConditionalGeneration):
         logits = self.lm_head(hidden[:, :-1][learned])
         return F.cross_entropy(logits.float(), targets[learned])
 
-    def _alignment_loss(self, clips: Sequence[torch.Tensor], alignment_labels: torch.Tensor) -> torch.Tensor:
-        """CTC over the clips that have a transcript."""
-        targets = [row[row != IGNORE].tolist() for row in alignment_labels]
-        pairs = [(clip, row) for clip, row in zip(clips, targets, strict=True) if row]
-        frames, rows = zip(*pairs, strict=True)
-        return self.alignment_head.loss(frames, rows, self.get_input_embeddings(), self.alignment_others)
+    def _alignment_loss(
+        self, clips: Sequence[torch.Tensor], alignment_labels: torch.Tensor, letter_labels: torch.Tensor
+    ) -> torch.Tensor:
+        """CTC over the clips that have a transcript: per token, with the letters' part where the model spells."""
+        targets, spellings = (
+            [row[row != IGNORE].tolist() for row in labels] for labels in (alignment_labels, letter_labels)
+        )
+        triples = [triple for triple in zip(clips, targets, spellings, strict=True) if triple[1]]
+        frames, tokens, letters = zip(*triples, strict=True)
+        loss = self.alignment_head.loss(frames, tokens, self.get_input_embeddings(), self.alignment_others)
+        if self.letter_head is not None:
+            log_probs = [self.letter_head(clip).float().log_softmax(-1) for clip in frames]
+            loss = loss + ctc_loss(log_probs, letters) / sum(map(len, tokens))
+        return loss
 
     def save_pretrained(self, *args, save_original_format: bool = False, **kwargs):
         """As every model of ours, in our own names: the released layout can't be read back after training."""

@@ -1,4 +1,7 @@
-"""What each stage of training changes (arXiv 2311.07919, section 2.2 and 2.3; "align" is this project's addition)."""
+"""What each stage of training changes (arXiv 2311.07919, section 2.2 and 2.3).
+
+"align" and "joint" are this project's additions, for an encoder and a language model that never met.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -8,8 +11,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
-from qwen_audio_chat.model.tokenization import special_tokens
-from qwen_audio_chat.training.objective import QwenAudioForTraining
+from ..model.tokenization import special_tokens
+from .objective import QwenAudioForTraining
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Stage:
 
 STAGES = {
     "align": Stage(encoder=3e-4, encoder_layers=3, projector=2e-3, alignment=1.0, language=False),
+    "joint": Stage(encoder=3e-5, encoder_layers=3, projector=1e-4, tags=3e-4, text=1.5e-4, alignment=0.2),
     "pretrain": Stage(encoder=1e-4, projector=5e-4, tags=1e-3),
     "finetune": Stage(text=1e-4),
 }
@@ -99,7 +103,8 @@ def prepare(
         projection = list(model.model.projector.linear.parameters())
     train(projection, stage.projector)
     if model.alignment_head is not None:
-        train(model.alignment_head.parameters(), stage.projector)
+        heads = (head for head in (model.alignment_head, model.letter_head) if head is not None)
+        train((parameter for head in heads for parameter in head.parameters()), stage.projector)
     table = model.get_input_embeddings()
     train((p for p in model.model.language_model.parameters() if p is not table.weight), stage.text)
     if stage.tags is not None:
@@ -124,7 +129,7 @@ def _with_adapters(model: QwenAudioForTraining, stage: Stage, rank: int) -> tupl
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training  # imports bitsandbytes: only if needed
 
     if stage.text_method == "qlora":
-        model = prepare_model_for_kbit_training(model)
+        model = prepare_model_for_kbit_training(model, gradient_checkpointing_kwargs={"use_reentrant": False})
     names = "q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj"
     config = LoraConfig(
         r=rank, lora_alpha=2 * rank, lora_dropout=0.05, target_modules=rf".*language_model\..*\.({names})"

@@ -12,9 +12,9 @@ from torch.utils.data import BatchSampler, DataLoader
 from transformers import Trainer, TrainerCallback, TrainingArguments, get_wsd_schedule
 from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
 
-from qwen_audio_chat.training.collator import Collator, Visits
-from qwen_audio_chat.training.manifest import Example
-from qwen_audio_chat.training.objective import QwenAudioForTraining
+from .collator import Collator, Visits
+from .manifest import Example
+from .objective import QwenAudioForTraining
 
 PARTIAL = "partial"  # a checkpoint is written here and then moved, so that it exists as a whole or not at all
 
@@ -129,7 +129,10 @@ class QwenAudioTrainer(Trainer):
                 for group in self.groups
             ]
             self.optimizer = torch.optim.AdamW(
-                groups, betas=(self.args.adam_beta1, self.args.adam_beta2), weight_decay=self.args.weight_decay
+                groups,
+                betas=(self.args.adam_beta1, self.args.adam_beta2),
+                weight_decay=self.args.weight_decay,
+                fused=True,  # one pass over the memory: a quarter of the time on a CPU
             )
         return self.optimizer
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from qwen_audio_chat.chatml import encode_text
 from qwen_audio_chat.demo.launch import launch
 from qwen_audio_chat.demo.page import build_demo
 from qwen_audio_chat.pipeline import AudioChat
@@ -35,13 +36,20 @@ def browser():
 
 
 class SlowChat(AudioChat):
-    """The tiny model with a pause before each pass where a test asks for one, to press a button meanwhile."""
+    """The tiny model as a test wants it: with a `pause` before each token, or with `words` put into its mouth."""
 
     pause = 0.0
+    words: str | None = None
 
-    def _forward(self, **inputs):
-        time.sleep(self.pause)
-        return super()._forward(**inputs)
+    def _decode(self, reply, chat, *arguments):
+        if self.words is not None:
+            reply.token_ids = encode_text(self.tokenizer, self.words)
+            reply.text, reply.finish_reason = self.words, "stop"
+            yield self.words
+            return
+        for piece in super()._decode(reply, chat, *arguments):
+            time.sleep(self.pause)
+            yield piece
 
 
 @pytest.fixture(scope="session")
@@ -77,14 +85,15 @@ def demo(page_chat, clips):
     demo = launch(build_demo(page_chat, examples=clips["low"].parent), quiet=True, inline=False)
     yield demo
     demo.close(verbose=False)
-    demo.page_events.visitors.forget_all()
+    demo.page_context.visitors.forget_all()
 
 
 class Visit:
     """One browser window on the page, with the words a test needs."""
 
-    def __init__(self, page, visitors):
+    def __init__(self, page, visitors, errors):
         self.page = page
+        self.errors = errors  # of the browser's console
         self.visitors = visitors
 
     def say(self, text: str, *files: Path) -> None:
@@ -107,7 +116,7 @@ class Visit:
                 arg=number,
             )
             end = time.monotonic() + WAIT / 1000
-            while self.visitors.are_answering() and time.monotonic() < end:
+            while self.visitors.answering() and time.monotonic() < end:
                 self.page.wait_for_timeout(50)
         return self.answers()[number - 1]
 
@@ -149,19 +158,23 @@ def visit(browser, demo, page_chat):
     page_chat.pause = 0.0
     contexts, errors = [], []
 
+    def note(text: str) -> None:
+        if "signal is aborted without reason" not in text:  # Gradio's recorder, when it is closed while it loads
+            errors.append(text)
+
     def open_page(**options) -> Visit:
         context = browser.new_context(**options)
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(WAIT)
-        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda m: note(f"{m.text} {m.location.get('url')}") if m.type == "error" else None)
+        page.on("pageerror", lambda error: note(str(error)))
         page.goto(demo.local_url)
         page.wait_for_selector("#qa-box textarea")
-        return Visit(page, demo.page_events.visitors)
+        return Visit(page, demo.page_context.visitors, errors)
 
     yield open_page
-    page_chat.pause = 0.0
+    page_chat.pause, page_chat.words = 0.0, None
     for context in contexts:
         context.close()
     assert not errors, errors

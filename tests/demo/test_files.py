@@ -108,3 +108,16 @@ def test_delete_my_data(visit, clips, demo):
     visitor.press("#qa-delete")
     visitor.page.wait_for_selector(".qa-welcome")
     assert visitor.page.request.get(address).status == 403
+
+
+def test_a_preset_for_times_plays_what_it_finds(visit, clips, page_chat):
+    visitor = visit()
+    page_chat.words = WORDS
+    visitor.attach(clips["low"])
+    visitor.press("text=Timed words")
+    visitor.page.wait_for_function("document.querySelector('#qa-box textarea').value.includes('time of each word')")
+    visitor.page.press("#qa-box textarea", "Enter")
+    assert visitor.wait_answer() == "please press one"
+    visitor.press(".qa-piece >> nth=2")
+    visitor.page.wait_for_selector(".qa-piece.qa-playing")
+    visitor.page.wait_for_function("!document.querySelector('.qa-piece.qa-playing')")

@@ -71,8 +71,30 @@ def test_wrong_arguments_are_one_sentence(arguments, sentence):
     assert re.fullmatch(rf"Error: {sentence}.*\n", done.stderr)
 
 
+SHARED = """
+import httpx, gradio.networking, web_demo
+gradio.networking.setup_tunnel = lambda **_: "https://stub.gradio.live"  # the real one needs the internet
+demo = web_demo.launch(model={model!r}, device="cpu", share=True, auth={auth!r})
+print(demo.share_url, httpx.get(demo.local_url + "config").status_code)
+demo.close()
+"""
+
+
+@pytest.mark.parametrize("auth", [None, "me:secret"])
+def test_a_public_link_without_a_login_is_told_loudly(folder, auth):
+    environment = {k: v for k, v in os.environ.items() if k not in ("GRADIO_TEMP_DIR", "QWEN_AUDIO_CHAT_AUTH")}
+    script = SHARED.format(model=str(folder), auth=auth)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert f"https://stub.gradio.live {200 if auth is None else 401}" in done.stdout, done.stderr
+    assert ("makes a PUBLIC link" in done.stderr) == (auth is None)
+
+
 def test_notebook(folder, monkeypatch):
-    monkeypatch.delenv("GRADIO_TEMP_DIR")  # the notebook's server deletes its own folder, not that of the other tests
+    monkeypatch.delenv(
+        "GRADIO_TEMP_DIR", raising=False
+    )  # the notebook's server deletes its own folder, not that of the other tests
     nbclient = pytest.importorskip("nbclient")
     nbformat = pytest.importorskip("nbformat")
     notebook = nbformat.read(REPOSITORY / "assets" / "demo.ipynb", as_version=4)

@@ -1,8 +1,9 @@
 """Visitors apart, bad input, and requests that no page of ours would send."""
 
-import json
+import sys
 import time
 import uuid
+from importlib.util import find_spec
 
 import httpx
 import pytest
@@ -55,6 +56,38 @@ def test_text_is_never_markup_nor_path(visit, clips):
     assert visitor.page.locator(".qa-clip").count() == 1
 
 
+NASTY = (
+    '<img src="http://127.0.0.1:9/x.png" onerror="window.owned=1"> ![x](http://127.0.0.1:9/y.png) '
+    "[go](javascript:window.owned=1) <script>window.owned=1</script> <audio src=http://127.0.0.1:9/z.wav> "
+    "<iframe src=/etc/passwd> </div> &lt;b&gt; **x** `y` $z$ 🎧 👩‍👧 שלום <audio>/etc/passwd</audio>"
+)
+
+
+def test_the_answer_is_never_markup(visit, clips, page_chat, demo):
+    visitor = visit()
+    requests = []
+    visitor.page.on("request", lambda request: requests.append(request.url))
+    page_chat.words = NASTY
+    visitor.say("What is it?", clips["low"])
+    assert visitor.wait_answer().replace("\u200b", "") == NASTY
+    page_chat.words = None
+    visitor.say("And what did you say?")
+    visitor.wait_answer(2)
+    visitor.page.wait_for_timeout(300)
+    assert not [url for url in requests if not url.startswith((demo.local_url, "blob:", "data:"))]
+    assert visitor.page.evaluate("window.owned") is None
+    tags = "#qa-chat .message-content :is(img, script, iframe, audio, a, strong, code)"
+    assert visitor.page.locator(tags).count() == 0
+
+
+def test_right_to_left_text_reads_from_the_right(visit):
+    visitor = visit()
+    visitor.say("שלום עולם, מה שומעים?")
+    visitor.wait_answer()
+    style = "e => [getComputedStyle(e).unicodeBidi, e.scrollWidth <= e.clientWidth]"
+    assert visitor.page.locator("#qa-chat .user .message-content").first.evaluate(style) == ["plaintext", True]
+
+
 def test_bad_messages_get_one_sentence_and_stay(visit, clips):
     visitor = visit()
     visitor.page.press("#qa-box textarea", "Enter")
@@ -89,9 +122,26 @@ def post(demo, dependency: dict, data: list) -> str:
     return said
 
 
+_watchers: list[list[str]] = []
+sys.addaudithook(
+    lambda event, arguments: (
+        event in ("open", "socket.connect") and [watcher.append(f"{event} {arguments}") for watcher in _watchers]
+    )
+)
+
+
+@pytest.fixture
+def opened():
+    """Every file this process opens and every address it connects to; the server runs in it."""
+    seen = []
+    _watchers.append(seen)
+    yield seen
+    _watchers.remove(seen)
+
+
 @pytest.mark.parametrize("meta", [None, META], ids=["without meta", "with meta"])
 @pytest.mark.parametrize("path", ["/etc/passwd", "http://127.0.0.1:9/x.wav", "../../etc/passwd"])
-def test_no_endpoint_reads_a_path_of_the_server(demo, path, meta):
+def test_no_endpoint_reads_a_path_of_the_server(demo, path, meta, opened):
     file = {"path": path, **({"meta": meta} if meta else {})}
     values = {
         "multimodaltextbox": {"text": "What?", "files": [file]},
@@ -99,17 +149,23 @@ def test_no_endpoint_reads_a_path_of_the_server(demo, path, meta):
         "uploadbutton": file,
         "downloadbutton": file,
         "textbox": path,
+        "dropdown": path,
+        "checkbox": path,
+        "slider": path,
+        "state": path,
+        "chatbot": [{"role": "user", "content": file}],
     }
     tried = 0
     kinds = {component["id"]: component["type"] for component in demo.config["components"]}
     for dependency in demo.config["dependencies"]:
-        inputs = [kinds[number] for number in dependency["inputs"]]
-        if not set(inputs) & set(values) - {"textbox"}:
+        if not dependency["backend_fn"]:
             continue
-        tried += 1
-        said = post(demo, dependency, [values.get(kind) for kind in inputs])
+        inputs = [kinds[number] for number in dependency["inputs"]]
+        tried += bool(set(inputs) & {"multimodaltextbox", "file", "uploadbutton", "downloadbutton"})
+        said = post(demo, dependency, [values[kind] for kind in inputs])
         assert SECRET not in said
     assert tried >= 4
+    assert opened and not [event for event in opened if "passwd" in event or ", 9)" in event]
 
 
 @pytest.mark.parametrize(
@@ -128,6 +184,15 @@ def test_closed_doors(demo, address):
     answer = httpx.get(f"{demo.local_url}{address}")
     assert answer.status_code in (401, 403, 404)
     assert SECRET not in answer.text
+
+
+def test_an_upload_is_served_to_nobody(demo, clips):
+    with clips["low"].open("rb") as file:
+        path = httpx.post(f"{demo.local_url}gradio_api/upload", files={"files": file}).json()[0]
+    folder, name = path.rsplit("/", 1)
+    for address in (path, f"{folder}/./{name}", f"{folder}%2F{name}", f"{folder}//{name}"):
+        for route in ("file=", "file/"):
+            assert httpx.get(f"{demo.local_url}gradio_api/{route}{address}").status_code == 404
 
 
 def test_too_large_a_file_is_refused(demo):
@@ -149,4 +214,5 @@ def test_api_answers_about_two_files(demo, clips):
     files = [handle_file(str(clips["low"])), handle_file(str(clips["high"]))]
     answer = client.predict(files, "Which one is higher?", api_name="/ask")
     assert answer == client.predict(files, "Which one is higher?", api_name="/ask") != ""
-    assert list(json.loads(json.dumps(client.view_api(return_format="dict")))["named_endpoints"]) == ["/ask"]
+    served = ["/ask", "/listen"] if find_spec("mcp") else ["/ask"]  # listen is MCP's
+    assert list(client.view_api(return_format="dict")["named_endpoints"]) == served

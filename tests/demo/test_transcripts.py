@@ -1,6 +1,7 @@
 """Times in answers, without a browser."""
 
-from qwen_audio_chat.demo.transcripts import meant_audio, readable, spans, timed_words, to_srt, to_vtt
+from qwen_audio_chat.demo.transcripts import meant_audio, readable, spans, timed_words
+from qwen_audio_chat.subtitles import cues, to_srt, to_vtt
 from qwen_audio_chat.tags import TimedWord
 
 
@@ -26,6 +27,21 @@ def test_the_audio_that_is_named_else_the_only_one_else_the_last():
 
 def test_subtitles_break_at_pauses_and_escape_markup():
     words = [TimedWord(0, 0.5, "a<b"), TimedWord(0.5, 1, "c"), TimedWord(3, 3661.25, "d")]
-    assert to_srt(words).split("\n\n")[0] == "1\n00:00:00,000 --> 00:00:01,000\na<b c"
-    assert "00:00:03.000 --> 01:01:01.250\nd" in to_vtt(words)
-    assert "a&lt;b c" in to_vtt(words)
+    assert to_srt(cues(words)).split("\n\n")[0] == "1\n00:00:00,000 --> 00:00:01,000\na<b c"
+    assert "00:00:03.000 --> 01:01:01.250\nd" in to_vtt(cues(words))
+    assert "a&lt;b c" in to_vtt(cues(words))
+
+
+LONG = "<|0.00|>one<|0.50|>two<|29.00|><|0.00|><|sil|><|1.00|>three<|1.50|>"
+
+
+def test_times_of_later_pieces_are_those_of_the_whole_audio():
+    words = [TimedWord(0.0, 0.5, "one"), TimedWord(0.5, 29.0, "two"), TimedWord(30.4, 30.9, "three")]
+    assert spans(LONG, (0.0, 29.4)) == words
+    assert readable(LONG, (0.0, 29.4)) == "one two three"
+    assert "00:00:30,400 --> 00:00:30,900\nthree" in to_srt(timed_words(LONG, (0.0, 29.4)))
+
+
+def test_a_time_that_may_be_of_any_piece_names_no_place():
+    assert spans("from <|2.33|> to <|3.26|>", (0.0, 29.4)) == []
+    assert spans(LONG, (0.0, 29.4, 55.0)) == []

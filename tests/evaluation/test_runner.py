@@ -13,7 +13,7 @@ import torch
 
 from qwen_audio_chat.evaluation.data import DataError, read_jsonl
 from qwen_audio_chat.evaluation.predictions import PARTS, RESULT, Prediction, PredictionFile, read_predictions
-from qwen_audio_chat.evaluation.predictor import ModelPredictor, weights_fingerprint
+from qwen_audio_chat.evaluation.predictor import ModelPredictor, StopLoops, weights_fingerprint
 from qwen_audio_chat.evaluation.prompting import Request
 from qwen_audio_chat.evaluation.runner import Runner
 from qwen_audio_chat.evaluation.tasks import TASKS
@@ -230,3 +230,13 @@ def test_loaded_audio_is_what_the_file_holds(manifest, tmp_path):
     runner(manifest, tmp_path / "out").run(predict, 1)
     expected, _ = soundfile.read(tmp_path / "5.wav", dtype="float32")  # the shortest comes first
     assert np.array_equal(heard[0], expected)
+
+
+def test_a_row_that_runs_in_a_circle_ends_alone():
+    stop, ended = StopLoops(2), None
+    for step in range(100):
+        looping, counting = stop(torch.tensor([[step % 3, step]]).T, None).tolist()
+        assert not counting
+        ended = step if looping and ended is None else ended
+        assert looping == (ended is not None)
+    assert 30 < ended < 60

@@ -1,13 +1,16 @@
 """The scoreboard over a small work folder, with stand-ins for the models; Whisper's plumbing on a tiny random one."""
 
 import json
+import re
 
 import pytest
 import soundfile
+import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import WhisperConfig, WhisperForConditionalGeneration, WhisperTokenizerFast
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
+from qwen_audio_chat.chatml import Conversation
 from qwen_audio_chat.evaluation.baselines import evenly_spaced, most_frequent
 from qwen_audio_chat.evaluation.data import DataError
 from qwen_audio_chat.evaluation.held_out import held_out_sets
@@ -18,14 +21,19 @@ from qwen_audio_chat.evaluation.scoreboard import (
     FLOOR,
     POCKET_CHAT,
     POCKET_TAGS,
+    SMOLLM2,
     WHISPER,
     figures,
     markdown,
     measure,
-    whisper_for,
+    parent_for,
 )
+from qwen_audio_chat.evaluation.scoring import DECLINING
+from qwen_audio_chat.evaluation.text_chat import CLOSED, OPEN, answer_losses, closed_questions, measure_likelihood
 from qwen_audio_chat.evaluation.whisper import WhisperPredictor, is_language_name
+from qwen_audio_chat.questions import DECLINE
 from qwen_audio_chat.tags import TaskPrompt
+from qwen_audio_chat.training.pocket.chat import prompts
 
 
 @pytest.fixture
@@ -62,12 +70,12 @@ def work(tmp_path, clip):
 SETS = {
     "speech-human: speech recognition": "asr",
     "sounds: sounds": "sound",
-    "sounds: silence and noise": "chat",
     "languages-x: speech translation": "s2tt",
     "languages-x: spoken language": "lid",
     "words: speech recognition with word times": "srwt",
     "notes: musical notes": "mna",
     "several audios: which one": "chat",
+    "probes: can it be told": "chat",
 }
 
 
@@ -94,6 +102,12 @@ def test_held_out_lines_are_found_and_told_apart(work):
     which = sets["several audios: which one"]
     assert all(2 <= len(sample.audios) <= 4 and sample.references[0].startswith("Audio") for sample in which.samples)
     assert 0.25 <= which.chance <= 0.5
+    probes = sets["probes: can it be told"].samples
+    assert len(probes) == 60
+    assert all(sample.references == (DECLINE,) for sample in probes[:20])
+    numbers = [(re.search(r"\d", probe.references[0]), len(probe.audios)) for probe in probes[20:30]]
+    assert all(int(number[0]) > audios if number else audios == 0 for number, audios in numbers)
+    assert not any(DECLINING.search(sample.references[0]) for sample in probes[30:])
     assert "never measured" not in str(sets) and "horn" not in str([sample.references for sample in which.samples])
 
 
@@ -109,7 +123,7 @@ def test_nothing_held_out_is_told(work):
 
 def test_systems_stand_side_by_side(work):
     def whisper(held_out):
-        return constant("two") if held_out.task.name == "asr" else None
+        return (WHISPER, constant("two")) if held_out.task.name == "asr" else None
 
     sets = scored(work, constant("I can't tell, a dog."), whisper)
     value = {
@@ -128,7 +142,9 @@ def test_systems_stand_side_by_side(work):
     assert words[POCKET_TAGS]["median_shift_ms"] is None
     assert words[FLOOR]["median_shift_ms"] == pytest.approx(25)  # of 0, 50, 50 and 0 ms: 0.25 s where 0.2 is right
     assert value["languages-x: spoken language"][CHANCE]["accuracy"] == 0.5
-    assert value["sounds: silence and noise"][POCKET_CHAT]["declined"] == 1
+    assert value["probes: can it be told"][POCKET_CHAT]["declined"] == 1
+    assert value["probes: can it be told"][POCKET_CHAT]["false_refusals"] == 1
+    assert value["several audios: which one"][POCKET_CHAT]["false_refusals"] == 1
     assert POCKET_TAGS not in value["several audios: which one"]
 
     table = markdown(list(sets.values()))
@@ -152,20 +168,21 @@ def test_a_second_call_asks_nothing_again(work):
     assert fresh[name].scores[POCKET_TAGS]["wer"].value == 0.5
 
 
-def test_whisper_answers_what_it_can(work):
+def test_the_parents_answer_what_they_can(work, tiny_chat):
     loads = []
 
     def load():
         loads.append(1)
         return tiny_whisper()
 
-    choose = whisper_for(load)
+    choose = parent_for(load, lambda: tiny_chat)
     assert {name for name, item in sets_of(work).items() if choose(item)} == {
         "speech-human: speech recognition",
         "languages-x: speech translation",
         "languages-x: spoken language",
     }
     assert len(loads) == 1
+    assert choose(closed_questions())[0] == SMOLLM2
     assert is_language_name("French") and not is_language_name("dog")
 
 
@@ -228,3 +245,30 @@ def test_baselines_by_hand():
     assert [row.prediction for row in most_frequent(rows)] == ["dog"] * 3
     [row] = evenly_spaced([prediction("<|0.00|><|sil|><|0.30|>one<|0.50|>two<|0.90|>", 2.0)])
     assert row.prediction == "<|0.00|>one<|1.00|>two<|2.00|>"
+
+
+def test_text_questions_were_never_trained_on():
+    assert len(CLOSED) == 50 and not {*CLOSED, *OPEN} & set(prompts())
+
+
+def test_closed_questions_are_right_where_they_hold_the_answer(tmp_path):
+    held_out = closed_questions()
+    parent = (SMOLLM2, constant("It is 60."))
+    measure(held_out, constant("That's Paris!"), lambda _: parent, tmp_path, weights="w", batch_size=8)
+    assert held_out.scores[POCKET_CHAT]["contains_reference"].value == 1 / 50
+    assert held_out.scores[SMOLLM2]["contains_reference"].value == 2 / 50
+
+
+def test_likelihood_of_answers_by_hand(tiny_chat, tmp_path):
+    talk = Conversation().ask("What?").answer("today.")
+    [loss], [count] = answer_losses(tiny_chat, [talk])
+    tokenizer = tiny_chat.processor.tokenizer
+    prompt = tiny_chat.processor.apply_chat_template([[talk[0]]], add_generation_prompt=True)["input_ids"][0].tolist()
+    answer = [*tokenizer("today.").input_ids, tokenizer.convert_tokens_to_ids("<|im_end|>")]
+    logits = tiny_chat.model(input_ids=torch.tensor([prompt + answer])).logits[0].log_softmax(-1)
+    expected = -sum(logits[len(prompt) - 1 + place, token].item() for place, token in enumerate(answer))
+    assert (loss, count) == (pytest.approx(expected, rel=1e-4), len(answer))
+
+    (tmp_path / "smollm2-answers.json").write_text(json.dumps({"What?": "today.", "Why?": None}))
+    scores = measure_likelihood({SMOLLM2: tiny_chat}, SMOLLM2, tmp_path)
+    assert scores[SMOLLM2]["mean_nll"].value == pytest.approx(expected / len(answer), rel=1e-4)

@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import save_file
 from transformers.models.whisper.modeling_whisper import sinusoids
 
-from tests.golden.golden_inputs import TINY, tiny_weight
+from qwen_audio_chat.chatml import Conversation
+from tests.golden.golden_inputs import CASES, TINY, tiny_weight, waveform
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TINY_SIZES = {4096: 64, 12288: 192, 11008: 128, 1280: 64, 5120: 256}  # real dimension -> the tiny checkpoint's
@@ -97,3 +98,16 @@ def official_processor(official_folder):
     from transformers import AutoProcessor
 
     return AutoProcessor.from_pretrained(official_folder)
+
+
+def golden_inputs(processor, name: str):
+    """Model inputs of one golden case."""
+    case = CASES[name]
+    if case["format"] == "tags":
+        return processor([case["tags"]] * len(case["audios"]), [waveform(clip) for clip in case["audios"]])
+    conversation = Conversation()
+    for turn in case["turns"]:
+        conversation.ask(turn["user"], [waveform(clip) for clip in turn["audios"]])
+        if "assistant" in turn:
+            conversation.answer(turn["assistant"])
+    return processor.apply_chat_template(conversation, add_generation_prompt=True)

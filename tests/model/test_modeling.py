@@ -1,13 +1,15 @@
 """The model as a transformers citizen: saving, batches, gradients, masks, several devices."""
 
+import numpy as np
 import pytest
 import torch
-from transformers import AutoConfig, AutoModel, AutoModelForMultimodalLM, AutoProcessor
+from transformers import AutoConfig, AutoModel, AutoModelForMultimodalLM, AutoProcessor, DynamicCache, LlamaForCausalLM
 
 from qwen_audio_chat.chatml import Conversation
 from qwen_audio_chat.model import QwenAudioConfig, QwenAudioForConditionalGeneration, QwenAudioProcessor
 from qwen_audio_chat.model.decoder import ntk_alpha
 from qwen_audio_chat.model.encoder import sinusoids
+from tests.conftest import build_tiny_model
 
 
 @pytest.fixture
@@ -42,8 +44,6 @@ def test_batch_generates_what_single_does(tiny_model, tiny_processor, conversati
 
 
 def test_padding_is_harmless_beyond_the_trained_length(tiny_tokenizer, tiny_processor, clip):
-    from tests.conftest import build_tiny_model
-
     model = build_tiny_model(tiny_tokenizer, "qwen_audio_text")
     long = Conversation().ask("Long", [clip(30.0), clip(30.0, 300), clip(24.0, 700)])
     longer = Conversation().ask("Longer", [clip(30.0), clip(30.0, 300), clip(29.0, 700)])
@@ -53,6 +53,55 @@ def test_padding_is_harmless_beyond_the_trained_length(tiny_tokenizer, tiny_proc
     with torch.no_grad():
         together, single = model(**batch, logits_to_keep=1).logits[0], model(**alone, logits_to_keep=1).logits[0]
     torch.testing.assert_close(together, single, atol=1e-5, rtol=0)
+
+
+def test_the_pocket_shape_is_llama_with_clips_in_its_embeddings(tiny_tokenizer, tiny_processor, conversations):
+    """Beside the original, which has no such shape: transformers' own Llama, clip by clip, row by row."""
+    model = build_tiny_model(tiny_tokenizer)
+    llama = LlamaForCausalLM(model.config.text_config).eval()
+    llama.model.load_state_dict(model.model.language_model.state_dict())
+    table, projector = llama.get_input_embeddings().weight, model.model.projector
+    for conversation in conversations:
+        inputs = tiny_processor.apply_chat_template(conversation, add_generation_prompt=True)
+        clips = zip(inputs.get("input_features", []), inputs.get("feature_lengths", []), strict=True)
+        with torch.no_grad():
+            frames = [frame for clip, n in clips for frame in model.get_audio_features(clip[None, :, :n], n[None])[0]]
+            begin, end = projector.boundary_embeddings.weight
+            replaced = {model.config.audio_start_id: begin, model.config.audio_end_id: end}
+            embeddings = [
+                frames.pop(0) if i == model.config.audio_token_id else replaced.get(i, table[i])
+                for i in inputs["input_ids"][0].tolist()
+            ]
+            expected = llama(inputs_embeds=torch.stack(embeddings)[None]).logits
+            torch.testing.assert_close(model(**inputs).logits, expected, atol=1e-4, rtol=0)
+        assert not frames
+
+
+def test_the_rotary_base_stays_while_an_answer_crosses_the_trained_length(tiny_tokenizer):
+    model = build_tiny_model(tiny_tokenizer, "qwen_audio_text")
+    prompt = torch.randint(300, (1, 2040), generator=torch.Generator().manual_seed(0))
+    kept = []
+    model.lm_head.register_forward_hook(lambda module, inputs, output: kept.append(output.shape[1]))
+    answer = model.generate(prompt, max_new_tokens=20, min_new_tokens=20, do_sample=False)
+    assert kept == [1] * 20  # also at the prompt only its last position costs a row of the vocabulary
+    cache = DynamicCache()
+    cache.ntk_alpha = torch.ones(1)
+    with torch.no_grad():
+        kept_base = model(answer[:, :-1], past_key_values=cache, logits_to_keep=20).logits
+        new_base = model(answer[:, :-1], logits_to_keep=20).logits
+    stops = model.generation_config.eos_token_id
+    kept_base[..., stops] = -torch.inf  # as min_new_tokens does
+    assert torch.equal(kept_base.argmax(-1), answer[:, 2040:])
+    assert (kept_base[:, -1] - new_base[:, -1])[kept_base[:, -1].isfinite()].abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("num_samples", [1, 159, 160, 479, 480])
+def test_the_shortest_clips_are_heard(tiny_model, tiny_processor, num_samples):
+    for clip in (np.zeros(num_samples, np.float32), np.full(num_samples, 0.5, np.float32)):
+        inputs = tiny_processor.apply_chat_template(Conversation().ask("What?", [clip]), add_generation_prompt=True)
+        assert int((inputs["input_ids"] == tiny_model.config.audio_token_id).sum()) == 1
+        with torch.no_grad():
+            assert torch.isfinite(tiny_model(**inputs).logits).all()
 
 
 def test_steps_of_the_rotary_base():
@@ -80,20 +129,18 @@ def test_new_encoder_has_whispers_positions(tiny_model):
 
 
 def test_gradients_reach_every_trainable_parameter(tiny_tokenizer, tiny_processor, conversations):
-    from tests.conftest import build_tiny_model
-
     model = build_tiny_model(tiny_tokenizer).train()
     inputs = tiny_processor.apply_chat_template(conversations, add_generation_prompt=True)
     plain = model(**inputs, labels=inputs["input_ids"]).loss
     plain.backward()
-    without = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
-    assert without == []
-    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad}
+    without = {name for name, p in model.named_parameters() if p.requires_grad and p.grad is None}
+    assert without == {"letter_head.weight", "letter_head.bias"}  # which no token passes
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
     model.gradient_checkpointing_enable()
     model(**inputs, labels=inputs["input_ids"]).loss.backward()
     for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
+        if name in gradients:
             torch.testing.assert_close(parameter.grad, gradients[name])
 
 

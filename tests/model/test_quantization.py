@@ -1,18 +1,25 @@
 """Quantized weights: rounding, kernels, every q, k and v at each precision, saves that reload equal, the pocket."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
 from transformers import BitsAndBytesConfig
 
 from qwen_audio_chat.chatml import Conversation
-from qwen_audio_chat.model import QwenAudioConfig, QwenAudioForConditionalGeneration, quantization
+from qwen_audio_chat.model import QwenAudioConfig, QwenAudioForConditionalGeneration, QwenAudioProcessor, quantization
 from qwen_audio_chat.model.checkpoint import CheckpointError, load_model
 from qwen_audio_chat.model.quantization import BODY, PackedConfig, quantization_config, quantize_for_release
 from qwen_audio_chat.model.quantized_layers import QuantizedEmbedding, QuantizedLinear, dequantize, quantize
 from tests.conftest import build_tiny_model
+from tests.golden.golden_inputs import CASES
+from tests.model.conftest import golden_inputs
 
 SHAPES = [(576, 576), (192, 576), (1536, 576), (576, 1536), (45, 64)]  # the pocket's, and rows that need padding
+NEAR = {"packed int8": 0.03, "packed int4": 0.4, "NF4": 0.4}  # of the original's logits, random and 64 wide as it is
 PRECISIONS = {  # the largest relative error of a weight, a little above what rounding normal noise costs
     "packed int8": (PackedConfig({BODY: 8}), 0.01),
     "packed int4": (PackedConfig({BODY: 4}), 0.09),
@@ -36,13 +43,13 @@ def no_gradients():
 
 @pytest.fixture
 def quantize_while_loading(official_folder):
-    def load(precision: str) -> QwenAudioForConditionalGeneration:
+    def load(precision: str, folder=official_folder) -> QwenAudioForConditionalGeneration:
         quantization.import_bitsandbytes()
         config = PRECISIONS[precision][0]
         if isinstance(config, BitsAndBytesConfig):
             config.llm_int8_skip_modules = quantization.KEPT_IN_FLOAT
         return QwenAudioForConditionalGeneration.from_pretrained(
-            official_folder, dtype=torch.bfloat16, quantization_config=config
+            folder, dtype=torch.bfloat16, quantization_config=config
         )
 
     return load
@@ -68,6 +75,35 @@ def test_kernels_multiply_with_the_plain_values(shape, bits):
             layer.dense = kept
     assert torch.equal(layer.plain_values(), values)
     assert torch.equal(layer.state_dict()["weight"], values)
+
+
+MULTIPLY = """
+import sys, torch
+from qwen_audio_chat.model.quantized_layers import QuantizedLinear, quantize
+results, generator = [], torch.Generator().manual_seed(0)
+for shape in [(576, 1536), (45, 64)]:
+    for bits in (8, 4):
+        layer = QuantizedLinear(*shape, bits, bias=False, dtype=torch.bfloat16)
+        layer.weight.data, layer.scales.data = quantize(torch.randn(shape, generator=generator), bits)
+        values = layer.weight.data
+        layer.pack()
+        assert torch.equal(layer.plain_values(), values)
+        results += [layer(torch.randn(rows, shape[1], generator=generator)) for rows in (1, 5)]
+torch.save({"unit": torch.backends.cpu.get_cpu_capability(), "results": results}, sys.argv[1])
+"""
+
+
+@pytest.mark.skipif(torch.backends.cpu.get_cpu_capability() != "AVX512", reason="needs a CPU with both")
+def test_kernels_for_older_cpus_give_the_same(tmp_path):
+    """PyTorch's kernels take AVX2 where they are told to; fbgemm's, for 8 bits, choose by the CPU alone."""
+    runs = {}
+    for unit in ("AVX2", "AVX512"):
+        environment = os.environ | {"ATEN_CPU_CAPABILITY": unit.lower()}
+        subprocess.run([sys.executable, "-c", MULTIPLY, tmp_path / unit], env=environment, check=True)
+        runs[unit] = torch.load(tmp_path / unit)
+        assert runs[unit]["unit"] == unit
+    for old, new in zip(*(run["results"] for run in runs.values()), strict=True):
+        assert relative(old, new) < 0.001
 
 
 def test_rounding_keeps_what_is_on_a_grid_of_sixteen_steps():
@@ -112,15 +148,39 @@ def test_every_weight_agrees_with_its_source(official_folder, quantize_while_loa
                 assert torch.equal(found.bias, layer.bias), name
 
 
-@pytest.mark.parametrize("precision", ["packed int8", "packed int4", "NF4"])
-def test_saves_reload_equal(quantize_while_loading, official_processor, precision, clip, tmp_path):
+def check_save(model, cases, folder) -> None:
+    """What is saved is what was in use, to the bit. In use first: kernels then hold weights in their own layout."""
+    before = [model(**inputs, logits_to_keep=32).logits for inputs in cases]
+    model.save_pretrained(folder)
+    again = QwenAudioForConditionalGeneration.from_pretrained(folder)
+    for inputs, logits in zip(cases, before, strict=True):
+        for each in (model, again):
+            assert torch.equal(each(**inputs, logits_to_keep=32).logits, logits)
+        greedy = [each.generate(**inputs, max_new_tokens=12, do_sample=False) for each in (model, again)]
+        assert torch.equal(*greedy)
+
+
+@pytest.mark.parametrize("precision", NEAR)
+def test_golden_saves_reload_equal(quantize_while_loading, official_processor, expected, precision, tmp_path):
     model = quantize_while_loading(precision)
-    inputs = official_processor.apply_chat_template(Conversation().ask("Why?", [clip(2.0)]), add_generation_prompt=True)
-    before = model(**inputs, logits_to_keep=3).logits  # in use first: kernels then hold weights in their own layout
-    model.save_pretrained(tmp_path)
-    assert torch.equal(model(**inputs, logits_to_keep=3).logits, before)
-    again = QwenAudioForConditionalGeneration.from_pretrained(tmp_path)
-    assert torch.equal(again(**inputs, logits_to_keep=3).logits, before)
+    official_processor.save_pretrained(tmp_path)
+    processor = QwenAudioProcessor.from_pretrained(tmp_path)
+    cases = {name: golden_inputs(processor, name) for name in CASES}
+    check_save(model, list(cases.values()), tmp_path)
+    for name, inputs in cases.items():
+        assert torch.equal(inputs["input_ids"], torch.from_numpy(expected[f"{name}__input_ids"]).long())
+        logits = model(**inputs, logits_to_keep=1).logits[:, -1, ::37]
+        assert relative(logits, torch.from_numpy(expected[f"{name}__last_logits_every_37th"])) < NEAR[precision]
+
+
+@pytest.mark.parametrize("precision", NEAR)
+def test_saves_of_a_pocket_shape_reload_equal(quantize_while_loading, tiny_tokenizer, question, precision, tmp_path):
+    """Fewer heads of keys than of queries, and a head tied to the embeddings."""
+    source = build_pocket(tiny_tokenizer)
+    source.save_pretrained(tmp_path / "floats")
+    model = quantize_while_loading(precision, tmp_path / "floats")
+    check_save(model, [question], tmp_path / "quantized")
+    assert relative(model(**question).logits, source(**question).logits) < 0.3
 
 
 def build_pocket(tokenizer, layers: int = 2) -> QwenAudioForConditionalGeneration:
@@ -140,7 +200,7 @@ def build_pocket(tokenizer, layers: int = 2) -> QwenAudioForConditionalGeneratio
 def pocket(tiny_tokenizer, tiny_processor, tmp_path_factory):
     folder = tmp_path_factory.mktemp("pocket")
     model = build_pocket(tiny_tokenizer)
-    quantize_for_release(model, folder)
+    quantize_for_release(model, folder, {"audio_tower": 8, "embed_tokens": 8, BODY: 4})
     tiny_processor.save_pretrained(folder)
     return model, folder
 

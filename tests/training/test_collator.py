@@ -9,6 +9,7 @@ import torch
 
 from qwen_audio_chat.chatml import encode_text
 from qwen_audio_chat.tags import TaskPrompt, TimedWord
+from qwen_audio_chat.training.alignment import LETTERS
 from qwen_audio_chat.training.collator import IGNORE, Collator, Visits, timed_words_to_ids
 from qwen_audio_chat.training.manifest import Clip, Dialogue, ManifestError
 
@@ -100,9 +101,11 @@ def test_alignment_targets_are_per_clip(tiny_processor, tiny_tokenizer, sound):
     clip = Clip("x:1", sound, TaskPrompt("transcribe"), "A dog, today!")
     keyword = Clip("x:2", sound, TaskPrompt("keyword", audio_language="unknown"), "dog")
     batch = Collator(tiny_processor, text=False)([(clip, 0), (keyword, 1)])
-    assert set(batch) == {"input_features", "feature_lengths", "alignment_labels"}
+    assert set(batch) == {"input_features", "feature_lengths", "alignment_labels", "letter_labels"}
     targets = encode_text(tiny_tokenizer, " a dog today")
     assert batch["alignment_labels"].tolist() == [targets, [IGNORE] * len(targets)]
+    spelled = ["".join(LETTERS[label - 1] for label in row if label != IGNORE) for row in batch["letter_labels"]]
+    assert spelled == [" a dog today", ""]
 
 
 def test_a_broken_file_is_named_with_its_line(tiny_processor, tmp_path):

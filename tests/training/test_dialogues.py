@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 
+from qwen_audio_chat.questions import DECLINE, UNKNOWN
 from qwen_audio_chat.tags import TaskPrompt
 from qwen_audio_chat.training import dialogues as make
 from qwen_audio_chat.training.manifest import Clip, read_manifests
@@ -24,7 +25,9 @@ def clips(tmp_path, clip):
         one("a", speech, "the weather is fine today"), one("b", speech, "a piano plays a quiet melody"),
         one("c", sound, "dog"), one("d", sound, "bell"), one("e", sound, "dog"),
         one("f", TaskPrompt("translate", "fr", "en"), "a house"),
-        one("g", TaskPrompt("transcribe", "es", "es"), "hola"),
+        one("g", TaskPrompt("transcribe", "es", "es"), "hola"), one("h", sound, UNKNOWN),
+        one("i", TaskPrompt("keyword", "unknown", instruction="note_analysis"),
+            "<|pitch|><|midi_pitch_60|><|velocity|><|midi_velocity_20|><|instrument|>organ"),
     ]  # fmt: skip
 
 
@@ -34,18 +37,23 @@ def test_facts(clips):
         ("language", "English"),
     ]
     assert [(f.kind, f.answer) for f in make.facts(clips[2])] == [("sound", "dog")]
+    assert [(f.kind, f.answer) for f in make.facts(clips[7])] == [("nothing", DECLINE)]
+    assert [(f.kind, f.answer) for f in make.facts(clips[8])] == [("note", "organ, C4, soft")]
     assert [(f.kind, f.answer) for f in make.facts(clips[5])] == [("translate", "a house"), ("language", "French")]
 
 
 def test_many_dialogues_are_well_formed_and_true(clips):
     talks = make.dialogues(clips, 400, seed=2)
     said = {clip.audio: {fact.answer for fact in make.facts(clip)} for clip in clips}
-    found = 0
+    found = declined = 0
     for talk in talks:
         assert [m["role"] for m in talk.messages] == ["user", "assistant"] * (len(talk.messages) // 2)
-        assert 1 <= len(talk.audios) <= 4 and talk.seconds <= 24
+        assert talk.seconds == 2 * len(talk.audios) <= 8
         question = talk.messages[-2]["content"][-1]["text"]
         answer = talk.messages[-1]["content"]
+        if match := re.fullmatch(r"There is no audio (here|\d)\.", answer):
+            assert not talk.audios if match[1] == "here" else len(talk.audios) < int(match[1])
+            declined += 1
         if match := re.fullmatch(r"Audio (\d)\.", answer):
             wanted = re.search(r'"(.+)"|(?:is in|is) ([\w ]+)\?$', question)
             wanted = wanted.group(1) or wanted.group(2)
@@ -56,7 +64,7 @@ def test_many_dialogues_are_well_formed_and_true(clips):
             ]
             assert holders == [int(match.group(1))]
             found += 1
-    assert found > 20
+    assert found > 20 and declined > 5
 
 
 def test_the_same_seed_gives_the_same_dialogues(clips):

@@ -3,14 +3,17 @@
 import json
 import random
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from qwen_audio_chat.model.checkpoint import load_model
 from qwen_audio_chat.training.augment import augment, room_response
 from qwen_audio_chat.training.pocket import sources
 from qwen_audio_chat.training.pocket.manifests import read_manifest, write_clip, write_shard
 from qwen_audio_chat.training.pocket.phrases import phrases
+from qwen_audio_chat.training.pocket.release import release
 from qwen_audio_chat.training.pocket.spoken import speakable, transcript
 
 SECOND = 16_000
@@ -152,7 +155,7 @@ def test_translation_never_shares_a_phrase_between_splits():
     for language in ("fr", "ru", "es"):
         for english in ("A red apple.", "A cat.", "Three blue birds", "The tower", "An old horse", "A 25 cent piece"):
             word = (f"x-{language}-{english}", samples, language, english, "tuxpaint-stamps-default")
-            for line in languages.lines_of(word, "a.flac", 1.0):
+            for line in languages.lines_of(word, Path("a.flac"), 1.0):
                 json.dumps(line)
                 if line["task"] == "translate":
                     splits.setdefault(line["text"], set()).add(line["split"])
@@ -183,3 +186,13 @@ def test_a_sample_catalogue_gives_names_and_files(tmp_path):
     path.write_bytes(table + body)
     assert list(sounds.opensfx(path)) == [("ship horn", b"RIFFone"), ("truck or old bus start pull away", b"RIFFtwo2")]
     assert sounds.label_of("openttd-opensfx/ship horn") == ("ship", "vehicle")
+
+
+def test_release_replaces_the_weights_and_leaves_the_card(tiny_folder, tmp_path):
+    (tmp_path / "README.md").write_text("a card")
+    (tmp_path / "model-00001-of-00009.safetensors").write_bytes(b"old weights")
+    release(tiny_folder, tmp_path)
+    assert (tmp_path / "README.md").read_text() == "a card"
+    assert not (tmp_path / "model-00001-of-00009.safetensors").exists()
+    model, processor = load_model(tmp_path, device="cpu")
+    assert model.precision == "packed 8-bit" and processor.tokenizer.convert_tokens_to_ids("<audio>") is not None

@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForMultimodalLM
+from transformers import AutoModelForMultimodalLM, AutoTokenizer
 
+from qwen_audio_chat.pipeline import POCKET
 from qwen_audio_chat.training import cli
+from qwen_audio_chat.training.stages import STAGES, prepare
 
 
 def options(folder, manifest, output, *more):
@@ -29,6 +31,11 @@ def changed(before: Path, after: Path) -> set[str]:
     return {name for name, value in new.state_dict().items() if not torch.equal(value, old[name])}
 
 
+def parts(names: set[str]) -> set[str]:
+    """Parts of the model that hold these weights."""
+    return {name.removeprefix("model.").split(".")[0] for name in names}
+
+
 def history(output: Path) -> list[dict]:
     last = max(output.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
     return json.loads((last / "trainer_state.json").read_text())["log_history"]
@@ -39,7 +46,7 @@ def test_align_trains_projection_and_upper_encoder(tiny_folder, manifest, tmp_pa
     args = parse(*options(tiny_folder, manifest, output, "--stage", "align", "--steps", 8))
     names = changed(tiny_folder, cli.train(args))
     assert "model.projector.linear.weight" in names
-    assert {name.split(".")[1] for name in names} == {"projector", "audio_tower"}
+    assert parts(names) == {"projector", "audio_tower", "letter_head"}
     assert "model.projector.scale" not in names
     assert (output / "final/alignment.safetensors").exists()
     assert (output / "loss.png").stat().st_size > 1000
@@ -48,8 +55,28 @@ def test_align_trains_projection_and_upper_encoder(tiny_folder, manifest, tmp_pa
 def test_finetune_trains_the_language_model_alone(tiny_folder, manifest, tmp_path, parse):
     args = parse(*options(tiny_folder, manifest, tmp_path / "out", "--steps", 4, "--corruption", 0.2))
     names = changed(tiny_folder, cli.train(args))
-    assert {name.split(".")[1] for name in names} == {"language_model"}
+    assert parts(names) == {"language_model"}
     assert not any("embed_tokens" in name for name in names)
+
+
+def test_joint_trains_the_language_model_and_what_feeds_it(tiny_folder, manifest, tmp_path, parse, tiny_tokenizer):
+    args = parse(
+        *options(tiny_folder, manifest, tmp_path / "joint", "--stage", "joint", "--steps", 8, "--log-every", 2)
+    )
+    names = changed(tiny_folder, cli.train(args))
+    embeddings = {name for name in names if "embed_tokens" in name or "lm_head" in name}
+    assert parts(names - embeddings) == {"audio_tower", "projector", "language_model", "letter_head"}
+    assert not any("conv" in name or "embed_positions" in name for name in names)
+    logged = [entry for entry in history(tmp_path / "joint") if "alignment_loss" in entry]
+    assert logged and all("language_loss" in entry for entry in logged)
+
+
+def test_the_shipped_pocket_is_trained_as_floats():
+    model = cli.load_model(str(POCKET), "full")
+    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+    _, groups = prepare(model, STAGES["finetune"], AutoTokenizer.from_pretrained(POCKET))
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    assert sum(parameter.numel() for parameter in trained) > 100e6 and len(groups) == 1
 
 
 def test_pretrain_trains_the_encoder_and_only_the_rows_of_tags(tiny_folder, manifest, tmp_path, parse, tiny_tokenizer):
@@ -57,7 +84,7 @@ def test_pretrain_trains_the_encoder_and_only_the_rows_of_tags(tiny_folder, mani
     args = parse(*options(tiny_folder, manifest, output, "--stage", "pretrain", "--steps", 4, "--alignment", 0.3))
     names = changed(tiny_folder, cli.train(args))
     tables = {"model.language_model.embed_tokens.weight", "lm_head.weight"}
-    assert names >= tables and {name.split(".")[1] for name in names - tables} == {"projector", "audio_tower"}
+    assert names >= tables and parts(names - tables) == {"projector", "audio_tower", "letter_head"}
     old, new = (AutoModelForMultimodalLM.from_pretrained(f).lm_head.weight for f in (tiny_folder, output / "final"))
     moved = (old != new).any(dim=1).nonzero().flatten().tolist()
     tokens = set(tiny_tokenizer.convert_ids_to_tokens(moved))
@@ -74,6 +101,19 @@ def test_adapters_are_merged_into_the_result(tiny_folder, manifest, tmp_path, pa
     new = AutoModelForMultimodalLM.from_pretrained(output / "final").state_dict()
     names = {name for name in new if not torch.equal(new[name], old[name])}
     assert names and all("language_model.layers" in name and name.endswith("_proj.weight") for name in names)
+
+
+def test_adapters_on_four_bits_are_kept_by_themselves(tiny_folder, manifest, tmp_path, parse):
+    pytest.importorskip("bitsandbytes")
+    args = parse(*options(tiny_folder, manifest, tmp_path / "out", "--steps", 4, "--method", "qlora", "--dev"))
+    model = cli.load_model(str(tiny_folder), "qlora")
+    quantized = {name for name, module in model.named_modules() if type(module).__name__ == "Linear4bit"}
+    assert quantized and all("language_model.layers" in name for name in quantized)
+    folder = cli.train(args)
+    assert folder == tmp_path / "out/adapter"
+    learned = load_file(folder / "adapter_model.safetensors")
+    started_at_zero = [value for name, value in learned.items() if "lora_B" in name]
+    assert started_at_zero and all(value.any() for value in started_at_zero)
 
 
 def losses(output: Path) -> dict[int, float]:

@@ -11,8 +11,9 @@ import torch
 from transformers import AutoModelForMultimodalLM, AutoProcessor
 
 import qwen_audio_chat.model  # noqa: F401  registers the classes
-from qwen_audio_chat.training.pocket.manifests import Line, write_manifest
-from qwen_audio_chat.training.pocket.sources import DEFAULT_WORK
+
+from .manifests import Line, write_manifest
+from .sources import DEFAULT_WORK
 
 LONGEST_ANSWER = 90  # tokens; only answers that end by themselves are kept
 

@@ -11,7 +11,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from qwen_audio_chat.audio import SAMPLE_RATE
+from ...audio import SAMPLE_RATE
 
 
 def read_sound(source: Path | BinaryIO) -> np.ndarray:

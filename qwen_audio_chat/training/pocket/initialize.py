@@ -23,8 +23,8 @@ from transformers import (
     WhisperTokenizerFast,
 )
 
-from qwen_audio_chat.model import QwenAudioConfig, QwenAudioForConditionalGeneration, QwenAudioProcessor
-from qwen_audio_chat.model.tokenization import (
+from ...model import QwenAudioConfig, QwenAudioForConditionalGeneration, QwenAudioProcessor
+from ...model.tokenization import (
     AUDIO_END,
     AUDIO_PLACEHOLDER,
     AUDIO_START,
@@ -33,7 +33,8 @@ from qwen_audio_chat.model.tokenization import (
     IM_START,
     special_tokens,
 )
-from qwen_audio_chat.training.pocket.sources import DEFAULT_WORK, fetch
+from ..alignment import LETTERS
+from .sources import DEFAULT_WORK, fetch
 
 TIME_STEP = 0.04  # seconds: one audio frame
 PAD = "<|pad|>"  # of its own, so that padding is never taken for an end of turn
@@ -190,6 +191,7 @@ def build(work: Path) -> tuple[QwenAudioForConditionalGeneration, QwenAudioProce
         },
         text_config=text_config,
         projector_norm="cosine",
+        letters=LETTERS,
         tie_word_embeddings=True,
         audio_start_id=start,
         audio_end_id=audio_end,

@@ -17,15 +17,15 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from qwen_audio_chat.audio import SAMPLE_RATE
-from qwen_audio_chat.tags import LANGUAGES
-from qwen_audio_chat.training.pocket.conversion import read_sound, trim
-from qwen_audio_chat.training.pocket.manifests import Line, write_clip, write_manifest
-from qwen_audio_chat.training.pocket.recordings import bucket, plain
-from qwen_audio_chat.training.pocket.sentences import Sentence
-from qwen_audio_chat.training.pocket.sources import DEFAULT_WORK, fetch
-from qwen_audio_chat.training.pocket.speech import utter
-from qwen_audio_chat.training.pocket.voices import Espeak
+from ...audio import SAMPLE_RATE
+from ...tags import LANGUAGES, TaskPrompt
+from .conversion import read_sound, trim
+from .manifests import ENGLISH, Line, clip_line, write_clip, write_manifest
+from .recordings import bucket, plain
+from .sentences import Sentence
+from .sources import DEFAULT_WORK, fetch
+from .speech import utter
+from .voices import Espeak
 
 NAMES = {
     "en": "English", "fr": "French", "de": "German", "es": "Spanish", "it": "Italian", "ru": "Russian",
@@ -37,7 +37,7 @@ NAMES = {
 SYNTHETIC = {"de": ("de", "de"), "it": ("it", "it"), "ja": ("ja", "ja"), "ko": ("ko", "ko"), "zh": ("zh_CN", "cmn"),
              "pt": ("pt", "pt"), "es": ("es", "es"), "fr": ("fr", "fr-fr"), "ru": ("ru", "ru")}  # fmt: skip
 SYNTHETIC_SHARE = 0.35  # of the texts
-QUESTION = "Which language is spoken?"
+WHICH_LANGUAGE = TaskPrompt("question", "unknown", question="Which language is spoken?")
 SHORTEST_S, LONGEST_S = 0.35, 20.0
 
 Word = tuple[str, np.ndarray, str, str, str]  # identifier, waveform, language, English text or "", source
@@ -121,39 +121,21 @@ def _loaded(identifier: str, path: Path, language: str, english: str, source: st
         yield identifier, waveform, language, english, source
 
 
-def lines_of(word: Word, audio: str, seconds: float) -> Iterator[Line]:
+def lines_of(word: Word, audio: Path, seconds: float) -> Iterator[Line]:
     """The tasks one clip serves: name the language, and, where the English is known and short, translate."""
     identifier, _, language, english, source = word
-    common = {
-        "audio": audio,
-        "timestamps": False,
-        "text_language": "en",
-        "source": source,
-        "language": language,
-        "speaker": f"{source}-{language}",
-        "seconds": round(seconds, 3),
-    }
+    origin = {"source": source, "language": language, "speaker": f"{source}-{language}"}
     # other people than those of the training set; three languages have real voices in the digits alone
     held_out_speaker = source == "ktuberling-data" or (source == "tuxpaint-digits" and language in ("ja", "ko", "zh"))
-    yield common | {
-        "task": "question",
-        "audio_language": "unknown",
-        "instruction": None,
-        "question": QUESTION,
-        "text": NAMES[language],
-        "split": ("dev" if bucket(identifier) < 0.5 else "test") if held_out_speaker else "train",
-    }
+    split = ("dev" if bucket(identifier) < 0.5 else "test") if held_out_speaker else "train"
+    yield clip_line(audio, WHICH_LANGUAGE, NAMES[language], seconds, split, **origin)
     text = plain(english)
     if text and 1 <= len(text.split()) <= 6:
         place = bucket(text)
-        common |= {
-            "task": "transcribe" if language == "en" else "translate",
-            "text": text,
-            "question": None,
-            "audio_language": language if language in LANGUAGES else "unknown",
-        }
-        common["instruction"] = "wo_itn" if language == "en" else "itn"
-        yield common | {"split": "test" if place < 0.1 else "dev" if place < 0.2 else "train"}
+        split = "test" if place < 0.1 else "dev" if place < 0.2 else "train"
+        spoken = language if language in LANGUAGES else "unknown"
+        prompt = ENGLISH if language == "en" else TaskPrompt("translate", spoken, instruction="itn")
+        yield clip_line(audio, prompt, text, seconds, split, **origin)
 
 
 PARTS = {"ktuberling": ktuberling, "telephone": telephone, "tuxpaint": tuxpaint, "synthetic": synthetic}
@@ -171,7 +153,7 @@ def main() -> None:
         for word in PARTS[name](work):
             audio = Path("clips", "languages", f"{word[0]}.flac")
             seconds = write_clip(work / audio, word[1])
-            lines += lines_of(word, f"../{audio}", seconds)
+            lines += lines_of(word, audio, seconds)
         random.Random(0).shuffle(lines)
         write_manifest(work / f"manifests/languages-{name}.jsonl", lines)
 

@@ -3,14 +3,17 @@
 import fcntl
 import json
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import soundfile
 
-from qwen_audio_chat.audio import SAMPLE_RATE
+from ...audio import SAMPLE_RATE
+from ...tags import TaskPrompt
 
 Line = dict[str, object]
+ENGLISH = TaskPrompt("transcribe", instruction="wo_itn")
 
 
 def write_clip(path: Path, waveform: np.ndarray) -> float:
@@ -18,6 +21,18 @@ def write_clip(path: Path, waveform: np.ndarray) -> float:
     path.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(path, np.clip(waveform, -1, 1), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     return len(waveform) / SAMPLE_RATE
+
+
+def clip_line(audio: Path, prompt: TaskPrompt, text: str, seconds: float, split: str, **more: object) -> Line:
+    """One line of a manifest: a clip (`audio` is its path below the work folder), its task, and the right answer."""
+    return {
+        "audio": f"../{audio}",
+        **asdict(prompt),
+        "text": text,
+        "seconds": round(seconds, 3),
+        "split": split,
+        **more,
+    }
 
 
 def write_shard(path: Path, items: Iterable[str], make: Callable[[str], Line | None]) -> list[Line]:

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from qwen_audio_chat.audio import SAMPLE_RATE
-from qwen_audio_chat.training.pocket.conversion import read_sound
-from qwen_audio_chat.training.pocket.manifests import Line, write_clip, write_manifest
-from qwen_audio_chat.training.pocket.sources import DEFAULT_WORK
+from ...audio import SAMPLE_RATE
+from ...tags import TaskPrompt
+from .conversion import read_sound
+from .manifests import Line, clip_line, write_clip, write_manifest
+from .sources import DEFAULT_WORK
 
 SOUND_FONT = Path("/usr/share/sounds/sf2/FluidR3_GM.sf2")
 # Families of General MIDI that sound alike, by program numbers (0-127). Effects are left out, and programs of this font
@@ -37,6 +38,7 @@ FAMILIES = {
     "synth lead": (80, 81, 84, 87, 90),
 }
 PITCHES = range(36, 97)
+NOTE = TaskPrompt("keyword", "unknown", instruction="note_analysis")
 GROUP = 40  # notes a run of the synthesizer
 TICKS = 480  # a quarter note; with one quarter a second, time is ticks / 480
 
@@ -149,25 +151,10 @@ def main() -> None:
                 continue
             audio = Path("clips", "notes", f"note-{number:05d}.flac")
             seconds = write_clip(work / audio, waveform)
-            lines.append(
-                {
-                    "audio": f"../{audio}",
-                    "task": "keyword",
-                    "audio_language": "unknown",
-                    "text_language": "en",
-                    "timestamps": False,
-                    "instruction": "note_analysis",
-                    "question": None,
-                    "text": note_text(pitch, velocity, family),
-                    "pitch": pitch,
-                    "velocity": velocity,
-                    "instrument": family,
-                    "source": "fluid-soundfont-gm",
-                    "speaker": f"program-{program}",
-                    "split": split_of(family, program),
-                    "seconds": round(seconds, 3),
-                }
-            )
+            note = {"pitch": pitch, "velocity": velocity, "instrument": family}
+            source = {"source": "fluid-soundfont-gm", "speaker": f"program-{program}"}
+            text, split = note_text(pitch, velocity, family), split_of(family, program)
+            lines.append(clip_line(audio, NOTE, text, seconds, split, **note, **source))
     write_manifest(work / "manifests/notes.jsonl", lines)
 
 

@@ -1,26 +1,31 @@
 """The pocket model from nothing to a folder that `from_pretrained` loads; every step goes on where it was stopped.
 
     python -m qwen_audio_chat.training.pocket.recipe --work build/pocket
-    python -m qwen_audio_chat.training.pocket.recipe --work build/pocket --start assets/pocket --only tune
+    python -m qwen_audio_chat.training.pocket.recipe --work build/pocket --start assets/pocket --only joint
 
-Fetch, synthesize, then four stages of `python -m qwen_audio_chat train`, each from the result of the one before.
+Fetch, synthesize, mix, then the stages of `python -m qwen_audio_chat train`, each from the result of the one before;
+at last the weights are quantized. `evaluation/scoreboard.py` measures them.
 """
 
 import argparse
+import json
 import logging
+import random
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from qwen_audio_chat.training import cli
-from qwen_audio_chat.training.dialogues import dialogues, write
-from qwen_audio_chat.training.manifest import Clip, read_manifests
-from qwen_audio_chat.training.pocket.sources import DEFAULT_WORK
+from .. import cli
+from ..dialogues import dialogues, write
+from ..manifest import Clip, read_manifests
+from .release import release
+from .sources import DEFAULT_WORK
 
 log = logging.getLogger(__name__)
 
-HOURS = {"flite": 12, "piper": 9, "festival": 4, "kokoro": 12}  # of English speech by synthesizer
+HOURS = {"flite": 12, "piper": 4, "festival": 4, "kokoro": 12}  # of English speech by synthesizer
+DIALOGUES = 12_000
 
 
 @dataclass(frozen=True)
@@ -28,91 +33,105 @@ class Run:
     """One stage of training.
 
     Attributes:
-        name: of its folder under `work`.
-        stage: of `stages.STAGES`.
-        data: patterns of the manifests under `work/manifests`, without their ".jsonl"; "-dev" and "-test" are held out.
+        stage: of `stages.STAGES`; also the name of its folder under `work`.
+        data: pattern of manifests under `work/manifests`, without their ".jsonl", to how many of their lines are mixed
+            in: drawn at random, again and again where there are too few.
         options: more words for the command.
     """
 
-    name: str
     stage: str
-    data: tuple[str, ...]
+    data: dict[str, int]
     options: tuple[str, ...]
 
 
 RUNS = (
     Run(
         "align",
-        "align",
-        ("speech-*",),
-        ("--steps", "12000", "--batch-tokens", "2500", "--augment", "--save-every", "200"),
+        {"speech-flite-*": 3000, "speech-festival-*": 500, "speech-piper-*": 1000, "speech-kokoro-*": 3000,
+         "speech-human-prompts": 700},
+        ("--steps", "1500", "--batch-tokens", "2600", "--augment", "--decay", "0.4", "--save-every", "100"),
     ),
     Run(
-        "pretrain",
-        "pretrain",
-        ("speech-*", "languages-*", "sounds*", "notes*"),
-        ("--steps", "4000", "--alignment", "0.3", "--corruption", "0.2", "--batch-tokens", "1600", "--augment"),
+        "joint",
+        {"speech-flite-*": 1000, "speech-festival-*": 200, "speech-piper-*": 500, "speech-kokoro-*": 2000,
+         "speech-human-prompts": 300, "dialogues": 5000, "languages-*": 700, "sounds": 900, "notes": 800,
+         "chat": 800},
+        ("--steps", "450", "--batch-tokens", "1600", "--augment", "--corruption", "0.1", "--warmup", "30",
+         "--decay", "0.5", "--learning-rate", "2.5", "--alignment", "0.3", "--save-every", "75"),
     ),
-    Run(
-        "tune",
-        "finetune",
-        ("speech-*", "languages-*", "sounds*", "notes*", "dialogues", "chat"),
-        ("--steps", "8000", "--corruption", "0.2", "--batch-tokens", "1600", "--augment", "--learning-rate", "3"),
-    ),
-)
+)  # fmt: skip
+RECORDED = {
+    "recordings": "speech-human-test", "sounds": "sounds", "notes": "notes", "languages": "languages-synthetic",
+    "timed": "timed",
+}  # fmt: skip
+"""The modules that make all data but synthesized English and text, and the last manifest of each."""
+MATERIAL = ("speech-*", "languages-*", "sounds", "notes")  # of the dialogues
 
 
 def prepare_data(work: Path) -> None:
     """Fetch and synthesize everything that isn't there yet."""
     commands = [["speech", "--synthesizer", name, "--hours", str(hours)] for name, hours in HOURS.items()]
-    commands += [[name] for name in ("sounds", "notes", "languages", "recordings")]
     if not (work / "manifests/chat.jsonl").exists():
         commands.append(["chat", "--model", str(work / "initial")])
     for module, *options in commands:
-        name = f"qwen_audio_chat.training.pocket.{module}"
-        subprocess.run([sys.executable, "-m", name, "--work", str(work), *options], check=True)
+        run_step(module, work, *options)
+    prepare_recorded(work)
 
 
-def build_dialogues(work: Path, count: int = 12000) -> None:
+def prepare_recorded(work: Path) -> None:
+    """What `RECORDED` lists, as far as it isn't there; the held-out sets of `evaluation/scoreboard.py` are among it."""
+    for module, last in RECORDED.items():
+        if not (work / f"manifests/{last}.jsonl").exists():
+            run_step(module, work)
+
+
+def run_step(module: str, work: Path, *options: str) -> None:
+    """One module of this package as a command of its own: its memory is given back, and it can be killed."""
+    name = f"qwen_audio_chat.training.pocket.{module}"
+    subprocess.run([sys.executable, "-m", name, "--work", str(work), *options], check=True)
+
+
+def build_dialogues(work: Path) -> None:
     """Write `manifests/dialogues.jsonl` from all labelled clips of the training split."""
     path = work / "manifests/dialogues.jsonl"
     if not path.exists():
-        manifests = select(work, RUNS[1].data)
+        manifests = [found for pattern in MATERIAL for found in select(work, pattern)]
         clips = [e for e in read_manifests(manifests, split="train", check_audio=False) if isinstance(e, Clip)]
         partial = path.with_suffix(".tmp")
-        write(dialogues(clips, count), partial)
+        write(dialogues(clips, DIALOGUES), partial)
         partial.rename(path)
 
 
-def select(work: Path, patterns: tuple[str, ...], dev: bool = False) -> list[Path]:
-    """The training manifests, or the held-out ones, of some patterns."""
-    found = {path for pattern in patterns for path in (work / "manifests").glob(f"{pattern}.jsonl")}
-    held_out = {path for path in found if path.stem.endswith(("-dev", "-test"))}
-    return sorted(path for path in held_out if path.stem.endswith("-dev")) if dev else sorted(found - held_out)
+def select(work: Path, pattern: str, dev: bool = False) -> list[Path]:
+    """The training manifests, or the held-out ones, of a pattern."""
+    found = sorted((work / "manifests").glob(f"{pattern}.jsonl"))
+    return [path for path in found if path.stem.endswith("-dev") == dev and not path.stem.endswith("-test")]
+
+
+def mix(run: Run, work: Path) -> Path:
+    """Write `manifests/mix-<stage>.jsonl`, each kind of data in the share that the run asks for."""
+    rng, mixed = random.Random(0), []
+    for pattern, count in run.data.items():
+        lines = [line for path in select(work, pattern) for line in path.read_text("utf-8").splitlines()]
+        lines = [line for line in lines if json.loads(line).get("split", "train") == "train"]
+        rng.shuffle(lines)
+        mixed += (lines * (count // max(1, len(lines)) + 1))[:count]
+    path = work / f"manifests/mix-{run.stage}.jsonl"
+    path.write_text("\n".join(mixed) + "\n", encoding="utf-8")
+    return path
 
 
 def train(run: Run, model: Path, work: Path) -> Path:
     """One stage, from `model`; returns the folder of its result."""
-    output = work / run.name
+    output = work / run.stage
     if (output / "final/config.json").exists():
         return output / "final"
-    log.info("stage %s from %s", run.name, model)
+    log.info("stage %s from %s", run.stage, model)
     parser = argparse.ArgumentParser()
     cli.add_arguments(parser)
-    held_out = select(work, run.data, dev=True)
-    words = [
-        "--stage",
-        run.stage,
-        "--model",
-        model,
-        "--output",
-        output,
-        "--no-check",
-        "--on-error",
-        "skip",
-        *run.options,
-    ]
-    words += ["--train", *select(work, run.data), *(["--dev", *held_out] if held_out else [])]
+    held_out = [path for pattern in run.data for path in select(work, pattern, dev=True)]
+    words = ["--stage", run.stage, "--model", model, "--output", output, "--train", mix(run, work)]
+    words += [*(["--dev", *held_out] if held_out else []), "--no-check", "--on-error", "skip", *run.options]
     return cli.train(parser.parse_args([str(word) for word in words]))
 
 
@@ -121,29 +140,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=DEFAULT_WORK, help="work folder (default: %(default)s)")
     parser.add_argument("--start", type=Path, help="go on from this model instead of the untrained one")
-    parser.add_argument("--only", choices=[run.name for run in RUNS], nargs="*", help="these stages only")
+    parser.add_argument("--only", choices=[run.stage for run in RUNS], nargs="*", help="these stages only")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     model = arguments.start or arguments.work / "initial"
     if not (arguments.work / "initial/config.json").exists():
-        subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "qwen_audio_chat.training.pocket.initialize",
-                "--work",
-                str(arguments.work),
-                "--output",
-                str(arguments.work / "initial"),
-            ],
-            check=True,
-        )
+        run_step("initialize", arguments.work, "--output", str(arguments.work / "initial"))
     prepare_data(arguments.work)
     build_dialogues(arguments.work)
     for run in RUNS:
-        if not arguments.only or run.name in arguments.only:
+        if not arguments.only or run.stage in arguments.only:
             model = train(run, model, arguments.work)
-    print(f"trained: {model}")
+    release(model, arguments.work / "release")
+    print(f"trained: {model}; as it is shipped: {arguments.work / 'release'}")
 
 
 if __name__ == "__main__":

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from qwen_audio_chat.audio import SAMPLE_RATE
-from qwen_audio_chat.training.pocket.conversion import read_sound, trim
-from qwen_audio_chat.training.pocket.manifests import Line, write_clip, write_manifest
-from qwen_audio_chat.training.pocket.sources import DEFAULT_WORK, fetch
-from qwen_audio_chat.training.pocket.spoken import speakable
+from ...audio import SAMPLE_RATE
+from .conversion import read_sound, trim
+from .manifests import ENGLISH, Line, clip_line, write_clip, write_manifest
+from .sources import DEFAULT_WORK, fetch
+from .spoken import speakable
 
 
 def bucket(text: str) -> float:
@@ -115,20 +115,7 @@ def main() -> None:
         for identifier, waveform, extra in clips:
             audio = Path("clips", name, f"{identifier}.flac")
             seconds = write_clip(work / audio, waveform)
-            lines.append(
-                {
-                    "audio": f"../{audio}",
-                    "task": "transcribe",
-                    "audio_language": "en",
-                    "text_language": "en",
-                    "timestamps": False,
-                    "instruction": "wo_itn",
-                    "question": None,
-                    "split": "test",
-                    "seconds": round(seconds, 3),
-                }
-                | extra
-            )
+            lines.append(clip_line(audio, ENGLISH, seconds=seconds, **({"split": "test"} | extra)))
         write_manifest(work / f"manifests/speech-human-{name}.jsonl", lines)
 
 

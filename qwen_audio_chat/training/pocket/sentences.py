@@ -16,9 +16,9 @@ from pathlib import Path
 
 import rdata
 
-from qwen_audio_chat.training.pocket.phrases import phrases
-from qwen_audio_chat.training.pocket.sources import DEFAULT_WORK, fetch
-from qwen_audio_chat.training.pocket.spoken import speakable, transcript
+from .phrases import phrases
+from .sources import DEFAULT_WORK, fetch
+from .spoken import speakable, transcript
 
 SHARES = {
     "austen": 0.34,
@@ -155,6 +155,24 @@ def _vocabulary(work: Path) -> set[str]:
     return {word for word in words if len(word) > 1 or word in ("a", "i", "o")}
 
 
+def _offensive(work: Path) -> set[str]:
+    """Words whose first sense WordNet calls a slur or obscene: old prose has them, and no model should learn them."""
+    folder, words = fetch("wordnet-base", work) / "usr/share/wordnet", set()
+    for part in ("noun", "verb", "adj", "adv"):
+        entries = (folder / f"data.{part}").read_text(encoding="utf-8").splitlines()
+        flagged = {
+            line.split(" ", 1)[0]
+            for line in entries
+            if re.search(r"ethnic slur|(?:offensive|obscene) (?:terms?|names?|words?)\b", line)
+        }
+        for line in (folder / f"index.{part}").read_text(encoding="utf-8").splitlines():
+            if not line.startswith(" "):
+                lemma, _, count, *rest = line.split()  # ends with the places of its senses, the most common one first
+                if rest[-int(count)] in flagged:
+                    words.update((lemma, f"{lemma}s"))
+    return words
+
+
 def _known(text: str, words: set[str]) -> bool:
     """Whether every word, or its stem, is spelled as in the vocabulary: no slips, no obsolete spelling."""
 
@@ -216,7 +234,7 @@ def sentences(work: Path = DEFAULT_WORK, total: int = TOTAL, seed: int = 1) -> l
         "fortunes": (_fortunes, True),
     }
     chosen: dict[str, Sentence] = {}
-    vocabulary = _vocabulary(work)
+    vocabulary, offensive = _vocabulary(work), _offensive(work)
     for source, share in SHARES.items():
         rng = random.Random(f"{seed}:{source}")
         wanted = int(total * share)
@@ -235,6 +253,7 @@ def sentences(work: Path = DEFAULT_WORK, total: int = TOTAL, seed: int = 1) -> l
             if (
                 sentence
                 and sentence.text not in chosen
+                and offensive.isdisjoint(sentence.text.split())
                 and (source in ("austen", "bible", "phrases") or _known(sentence.text, vocabulary))
             ):
                 chosen[sentence.text] = Sentence(sentence.written, sentence.speakable, sentence.text, source)

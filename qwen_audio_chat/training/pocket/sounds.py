@@ -21,13 +21,15 @@ import numpy as np
 import soundfile
 import soxr
 
-from qwen_audio_chat.audio import SAMPLE_RATE
-from qwen_audio_chat.training.augment import coloured_noise
-from qwen_audio_chat.training.pocket.conversion import read_sound, trim
-from qwen_audio_chat.training.pocket.manifests import Line, write_clip, write_manifest
-from qwen_audio_chat.training.pocket.notes import render
-from qwen_audio_chat.training.pocket.recordings import bucket
-from qwen_audio_chat.training.pocket.sources import DEFAULT_WORK, fetch
+from ...audio import SAMPLE_RATE
+from ...questions import UNKNOWN
+from ...tags import TaskPrompt
+from ..augment import coloured_noise
+from .conversion import read_sound, trim
+from .manifests import Line, clip_line, write_clip, write_manifest
+from .notes import render
+from .recordings import bucket
+from .sources import DEFAULT_WORK, fetch
 
 # label → (group, pattern over "package/file name without ending")
 LABELS: dict[str, tuple[str, str]] = {
@@ -91,8 +93,8 @@ LABELS: dict[str, tuple[str, str]] = {
     "singing": ("vocal", r"/(ambi_choir|program-5[23])$"),
     "applause": ("vocal", r"/(program-126|applause)$"), "crowd": ("vocal", r"/SportsCroud\d$"),
 }  # fmt: skip
+SOUND = TaskPrompt("keyword", "unknown", instruction="event")
 CUTS, DRUM_CUTS, HELD_OUT_CUTS, LONGEST_S = 12, 3, 2, 6.0
-UNKNOWN = "unknown"
 HELD_OUT_PACKAGES = ("gcompris", "openttd-opensfx")
 
 
@@ -208,23 +210,8 @@ def main() -> None:
     def add(identifier: str, waveform: np.ndarray, text: str, group: str, source: str, split: str) -> None:
         audio = Path("clips", "sounds", f"{identifier}.flac")
         seconds = write_clip(work / audio, waveform)
-        lines.append(
-            {
-                "audio": f"../{audio}",
-                "task": "keyword",
-                "audio_language": "unknown",
-                "text_language": "en",
-                "timestamps": False,
-                "instruction": "event",
-                "question": None,
-                "text": text,
-                "group": group,
-                "source": source,
-                "speaker": identifier.rsplit("-cut", 1)[0],
-                "split": split,
-                "seconds": round(seconds, 3),
-            }
-        )
+        source = {"group": group, "source": source, "speaker": identifier.rsplit("-cut", 1)[0]}
+        lines.append(clip_line(audio, SOUND, text, seconds, split, **source))
 
     learned: set[str] = set()  # the first recording of a label is always for training
     for number, (name, waveform) in enumerate(recordings(work)):

@@ -14,17 +14,17 @@ from pathlib import Path
 
 import numpy as np
 
-from qwen_audio_chat.training.pocket.conversion import convert, resample_by, trim
-from qwen_audio_chat.training.pocket.manifests import Line, write_clip, write_shard
-from qwen_audio_chat.training.pocket.sentences import Sentence, sentences
-from qwen_audio_chat.training.pocket.sources import DEFAULT_WORK
-from qwen_audio_chat.training.pocket.voices import Synthesizer, synthesizer
+from .conversion import convert, resample_by, trim
+from .manifests import ENGLISH, Line, clip_line, write_clip, write_shard
+from .sentences import Sentence, sentences
+from .sources import DEFAULT_WORK
+from .voices import Synthesizer, synthesizer
 
 # espeak-ng is left out: Whisper base misreads 46 % of its words, too many to learn real speech from.
 SYNTHESIZERS = ("flite", "kokoro", "piper", "festival")
 SLICES = 5  # of the sentences; one stays free for a further synthesizer
 SHARD_CLIPS = 250
-DEV_CLIPS = 100
+DEV_CLIPS = 40
 SHORTEST_S, LONGEST_S = 0.6, 20.0
 CONVERTED = 0.25  # part of the clips whose pitch and formants are moved apart by WORLD
 
@@ -85,21 +85,9 @@ def synthesize(name: str, hours: float, work: Path, threads: int = 1) -> None:
             return None
         audio = Path("clips", name, f"{number // SHARD_CLIPS:04d}", f"{identifier}.flac")
         write_clip(work / audio, waveform)
-        return {
-            "audio": f"../{audio}",
-            "task": "transcribe",
-            "audio_language": "en",
-            "text_language": "en",
-            "timestamps": False,
-            "instruction": "wo_itn",
-            "question": None,
-            "text": own[number].text,
-            "written": own[number].written,
-            "source": f"{name}:{own[number].source}",
-            "speaker": f"{name}-{voice}",
-            "split": "dev" if dev else "train",
-            "seconds": round(seconds, 3),
-        }
+        source = {"source": f"{name}:{own[number].source}", "speaker": f"{name}-{voice}"}
+        split, written = "dev" if dev else "train", own[number].written
+        return clip_line(audio, ENGLISH, own[number].text, seconds, split, written=written, **source)
 
     spoken = 0.0
     if held_out:

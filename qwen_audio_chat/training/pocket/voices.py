@@ -20,7 +20,7 @@ import onnxruntime
 import soundfile
 from piper.phonemize_espeak import EspeakPhonemizer
 
-from qwen_audio_chat.training.pocket.sources import fetch
+from .sources import fetch
 
 Audio = tuple[np.ndarray, int]  # float32 [samples], Hz
 

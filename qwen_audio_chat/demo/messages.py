@@ -1,0 +1,109 @@
+"""A visitor says something: what is in the box, an example of the gallery, or a task put into the box."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import gradio as gr
+import numpy as np
+
+from ..audio import SAMPLE_RATE, AudioError, load_audio, num_audio_tokens, split_audio
+from ..pipeline import ModelInfo
+from ..questions import question
+from . import render
+from .context import PageContext
+from .state import Clip, Visitor
+from .texts import duration, text
+
+MAX_AUDIOS = 20  # in one message
+MAX_CHARACTERS = 20_000
+
+
+class Messages:
+    """Handlers of what comes in."""
+
+    def __init__(self, context: PageContext, examples: list[dict]):
+        self.context = context
+        self.examples = examples
+
+    def submit(self, message: dict, request: gr.Request) -> Iterator[tuple]:
+        """Take what is in the box. What can't be used stays there, with a sentence that says why."""
+        visitor, lang = self.context.visitor(request)
+        words, files = (message["text"] or "").strip(), [Path(file) for file in message["files"] or []]
+        if reason := self._not_now(visitor):
+            yield self.context.refused(text(reason, lang))
+        elif not words and not files:
+            yield self.context.refused(text("empty", lang))
+        elif len(files) > MAX_AUDIOS:
+            yield self.context.refused(text("many_files", lang, limit=MAX_AUDIOS))
+        elif len(words) > MAX_CHARACTERS:
+            yield self.context.refused(text("long_text", lang, limit=f"{MAX_CHARACTERS:,}"))
+        else:
+            yield from self._take(visitor, lang, words, files)
+
+    def _not_now(self, visitor: Visitor) -> str | None:
+        """Why no new question is taken at the moment."""
+        return "busy" if visitor.answering else self.context.not_now(visitor)
+
+    def _take(self, visitor: Visitor, lang: str, words: str, files: list[Path]) -> Iterator[tuple]:
+        waveforms = []
+        for file in files:
+            visitor.remember_upload(file)
+            reading = text("decoding", lang, name=file.name) + " …"
+            yield gr.skip(), gr.skip(), self.context.status(activity=reading), gr.skip()
+            try:
+                waveforms.append(load_audio(file))
+                check_length(waveforms, self.context.chat.info, lang)
+            except AudioError as error:
+                yield self.context.refused(text("bad_file", lang, name=file.name, error=error))
+                yield gr.skip(), gr.skip(), self.context.status(visitor), gr.skip()
+                return
+        clips = [visitor.add_clip(file.name, waveform) for file, waveform in zip(files, waveforms, strict=True)]
+        words = words or question("hear" if len(clips) == 1 else "hear_each", self._spoken(lang))
+        with visitor.lock:
+            visitor.conversation.append(user_message(words, clips))
+            view = self.context.due(visitor, lang, {"text": "", "files": []})
+        yield view  # never within the lock: Gradio goes on with a generator in another thread
+
+    def _spoken(self, lang: str) -> str:
+        """The language to ask the model in: the pocket model knows English questions only."""
+        return "en" if self.context.chat.info.is_pocket else lang
+
+    def example(self, event: gr.SelectData, request: gr.Request) -> Iterator[tuple]:
+        """Ask a ready example."""
+        visitor, lang = self.context.visitor(request)
+        if reason := self._not_now(visitor):
+            yield self.context.refused(text(reason, lang))
+            return
+        chosen = self.examples[event.index]
+        words = chosen["question"][self._spoken(lang)]
+        yield from self._take(visitor, lang, words, [Path(file) for file in chosen["files"]])
+
+    def fill_in(self, task: str):
+        """Make the handler that puts a task's question into the box, for the visitor to send or to change."""
+
+        def fill(message: dict, target: str, request: gr.Request):
+            visitor, lang = self.context.visitor(request)
+            if not message["files"] and not any(map(render.message_clips, visitor.conversation)):
+                gr.Info(text("add_audio", lang), title="")
+            return gr.update(value={"text": question(task, self._spoken(lang), target), "files": message["files"]})
+
+        return fill
+
+
+def user_message(words: str, clips: list[Clip]) -> dict:
+    """A user's message whose audio parts also carry their `Clip`."""
+    audios = [{"type": "audio", "audio": str(clip.wav), "clip": clip} for clip in clips]
+    return {"role": "user", "content": [*audios, {"type": "text", "text": words}]}
+
+
+def check_length(waveforms: Sequence[np.ndarray], info: ModelInfo, lang: str) -> None:
+    """Refuse waveforms that can never fit before the encoder works on them.
+
+    Raises:
+        AudioError: together they need more tokens than the model holds.
+    """
+    tokens = sum(num_audio_tokens(len(piece)) for waveform in waveforms for piece in split_audio(waveform))
+    if tokens > info.context_limit:
+        seconds = sum(map(len, waveforms)) / SAMPLE_RATE
+        limit = info.context_limit / 25
+        raise AudioError(text("long_audio", lang, seconds=duration(seconds), limit=duration(limit)))

@@ -1,0 +1,38 @@
+"""Write the trained pocket as it is shipped: quantized, in files that any host takes.
+
+    python -m qwen_audio_chat.training.pocket.release --model build/pocket/joint/final --output assets/pocket
+
+The model card in the output folder is written by people and left alone.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from transformers import AutoProcessor
+
+from ...model import QwenAudioForConditionalGeneration
+from ...model.quantization import quantize_for_release
+
+
+def release(source: str | Path, output: Path) -> None:
+    """Replace the weights in `output` by those of the float model in `source`, and the processor with them."""
+    model = QwenAudioForConditionalGeneration.from_pretrained(source, dtype=torch.float32)
+    output.mkdir(parents=True, exist_ok=True)
+    for old in output.glob("model*.safetensors*"):
+        old.unlink()
+    quantize_for_release(model, output)
+    AutoProcessor.from_pretrained(source).save_pretrained(output)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", required=True, help="folder of the trained model")
+    parser.add_argument("--output", type=Path, default=Path("assets/pocket"), help="default: %(default)s")
+    arguments = parser.parse_args()
+    release(arguments.model, arguments.output)
+
+
+if __name__ == "__main__":
+    main()

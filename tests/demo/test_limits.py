@@ -1,0 +1,111 @@
+"""Too much of something: files, minutes, bytes, words of context, visitors. One clear sentence each."""
+
+import gradio as gr
+import numpy as np
+import pytest
+import soundfile
+
+from qwen_audio_chat.chatml import Conversation
+from qwen_audio_chat.demo import changes, context
+from qwen_audio_chat.demo.render import message_text
+
+
+@pytest.fixture
+def tone(tmp_path):
+    """Makes a file: `tone(name, seconds)`."""
+
+    def make(name: str, seconds: float):
+        t = np.arange(round(16000 * seconds)) / 16000
+        soundfile.write(tmp_path / name, 0.3 * np.sin(2 * np.pi * 330 * t), 16000)
+        return tmp_path / name
+
+    return make
+
+
+def test_twenty_files_at_once_and_not_one_more(visit, tone):
+    visitor = visit()
+    files = [tone(f"{number}.wav", 0.3 + number / 100) for number in range(1, 22)]
+    visitor.say("Which is the longest?", *files)
+    assert visitor.toast() == "At most 20 audios go into one message."
+    assert visitor.page.input_value("#qa-box textarea") == "Which is the longest?", "the message is kept"
+    visitor.press("#qa-box .delete-button, #qa-box button[aria-label='Remove File'] >> nth=0")
+    visitor.page.wait_for_function("document.querySelectorAll('#qa-box .thumbnail-item').length === 20")
+    visitor.page.press("#qa-box textarea", "Enter")
+    visitor.wait_answer()
+    assert visitor.page.locator(".qa-clip").count() == 20
+
+
+def test_two_hours_are_refused_in_one_sentence(visit, clips, tmp_path):
+    visitor = visit()
+    visitor.say("What is it?", clips["low"])
+    answer = visitor.wait_answer()
+    soundfile.write(tmp_path / "long.flac", np.zeros(2 * 3600 * 8000, dtype=np.int16), 8000)
+    visitor.say("And this?", tmp_path / "long.flac")
+    assert visitor.toast() == (
+        "long.flac: This is 2:00:00 of audio, but the model holds about 1:22: use a shorter part."
+    )
+    assert visitor.answers() == [answer]
+    assert visitor.page.input_value("#qa-box textarea") == "And this?"
+
+
+def test_a_file_of_500_mb_never_gets_in(visit, clips, tmp_path):
+    visitor = visit()
+    with (tmp_path / "huge.wav").open("wb") as file:
+        file.truncate(500 * 2**20)
+    visitor.page.set_input_files("#qa-box input[type=file]", str(tmp_path / "huge.wav"))
+    assert "256" in visitor.toast()
+    assert visitor.page.locator("#qa-box .thumbnail-item").count() == 0
+    visitor.say("What is it?", clips["low"])
+    visitor.wait_answer()
+
+
+@pytest.mark.parametrize(
+    ("locale", "split", "full"),
+    [
+        ("en-US", "Audio 1 lasts 0:40 and was heard in 2 pieces.", "The context is full:"),
+        ("zh-CN", "音频 1 长 0:40，已分为 2 段聆听。", "上下文已满："),
+    ],
+)
+def test_what_was_split_and_what_left_the_context_is_said(visit, tone, locale, split, full):
+    visitor = visit(locale=locale)
+    visitor.say("What is it?", tone("one.wav", 40))
+    visitor.wait_answer()
+    assert visitor.page.locator(".qa-note").all_inner_texts()[-1] == split
+    visitor.say("And this?", tone("two.wav", 41))
+    visitor.wait_answer(2)
+    assert any(note.startswith(full) for note in visitor.page.locator(".qa-note").all_inner_texts())
+    assert visitor.page.locator(".qa-clip").count() == 2, "the page keeps what the model forgets"
+
+
+def test_the_place_in_the_line_is_shown_and_a_full_line_says_so(visit, clips, page_chat, monkeypatch):
+    one, two, three = visit(), visit(), visit(locale="zh-CN")
+    monkeypatch.setattr(context, "MAX_WAITING", 2)
+    page_chat.pause = 0.2
+    one.say("Tell me all.", clips["low"])
+    one.page.wait_for_selector("#qa-box .stop-button")
+    two.say("And me.", clips["high"])
+    two.page.wait_for_selector("#qa-chat >> text=queue: 1/1")
+    two.page.wait_for_selector("#qa-box .stop-button")
+    three.say("我呢？", clips["high"])
+    assert three.toast() == "等待的访客太多；您的消息已保留，请一分钟后重试。"
+    assert three.page.input_value("#qa-box textarea") == "我呢？"
+    page_chat.pause = 0.0
+    one.wait_answer()
+    two.wait_answer()
+    three.page.press("#qa-box textarea", "Enter")
+    three.wait_answer()
+
+
+@pytest.mark.parametrize("full", [{"draining": True}, {"limit": 0}], ids=["draining", "full line"])
+def test_second_thoughts_keep_the_answer_when_none_can_come(page_chat, monkeypatch, full):
+    page = context.PageContext(page_chat)
+    page.draining = full.get("draining", False)
+    monkeypatch.setattr(context, "MAX_WAITING", full.get("limit", 40))
+    request = gr.Request(session_hash="somebody", headers={})
+    visitor, _ = page.visitor(request)
+    visitor.conversation = Conversation().ask("Why?").answer("Because.")
+    second = changes.Changes(page)
+    second.retry(request), second.go_on(request)
+    second.edit(gr.EditData(None, {"index": 0, "value": "How?", "previous_value": "Why?"}), request)
+    assert [message_text(message) for message in visitor.conversation] == ["Why?", "Because."]
+    assert not visitor.answering

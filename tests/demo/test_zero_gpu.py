@@ -1,0 +1,79 @@
+"""ZeroGPU with a stand-in for its package, whose processes are as far away as the real ones: all is pickled."""
+
+import pickle
+import sys
+import threading
+import types
+
+import pytest
+
+from qwen_audio_chat.chatml import Conversation
+from qwen_audio_chat.demo import command
+from qwen_audio_chat.demo.state import Visitors
+from qwen_audio_chat.generation import GenerationOptions
+
+OPTIONS = GenerationOptions(max_new_tokens=12)
+
+
+@pytest.fixture
+def spaces(monkeypatch):
+    """A module `spaces` that notes what was asked of it."""
+    asked = []
+
+    def gpu(task, duration):
+        def far_away(*arguments):
+            arguments = pickle.loads(pickle.dumps(arguments))
+            asked.append(duration(*arguments))
+            try:
+                for result in task(*arguments):
+                    yield pickle.loads(pickle.dumps(result))
+            except GeneratorExit:
+                asked.append("closed")
+                raise
+
+        return far_away
+
+    module = types.ModuleType("spaces")
+    module.GPU, module.asked = gpu, asked
+    monkeypatch.setitem(sys.modules, "spaces", module)
+    monkeypatch.setenv("SPACES_ZERO_GPU", "true")
+    return module
+
+
+@pytest.fixture
+def borrowing(spaces, tiny_chat, monkeypatch):
+    """The chat of a page on ZeroGPU."""
+    from qwen_audio_chat.demo import page
+
+    loaded = []
+    monkeypatch.setattr(command, "load_from", lambda args: loaded.append(args.quantization) or tiny_chat)
+    monkeypatch.setattr(page, "build_demo", lambda chat: chat)
+    args = types.SimpleNamespace(quantization="auto")
+    chat = command._build(args)
+    assert loaded == ["none"] and spaces.asked == [], "no GPU is asked for before somebody has a question"
+    return chat
+
+
+def test_answers_are_the_same_on_a_borrowed_gpu(borrowing, spaces, tiny_chat, clip, tmp_path):
+    visitor = Visitors(borrowing).get("someone")
+    audio = visitor.add_clip("tone.wav", clip(2.0))
+    part = {"type": "audio", "audio": str(audio.wav), "clip": audio}
+    messages = [{"role": "user", "content": [part, {"type": "text", "text": "What is it?"}]}]
+    there = borrowing.stream(messages, OPTIONS, session=visitor.session)
+    pieces = list(there)
+    here = tiny_chat.stream(messages, OPTIONS).finish()
+    assert "".join(pieces) == there.text == here.text and len(pieces) > 3
+    assert (there.token_ids, there.finish_reason) == (here.token_ids, here.finish_reason)
+    assert there.stats.prompt_tokens == here.stats.prompt_tokens
+    assert spaces.asked == [16]
+    visitor.forget()
+
+
+def test_stop_frees_the_gpu(borrowing, spaces, clip):
+    cancel = threading.Event()
+    reply = borrowing.stream(Conversation().ask("What is it?", [clip(1.0)]), OPTIONS, cancel=cancel)
+    next(reply)
+    cancel.set()
+    reply.finish()
+    assert reply.finish_reason == "cancelled" and 0 < len(reply.token_ids) < 12
+    assert spaces.asked[-1] == "closed"
