@@ -110,14 +110,15 @@ def test_clips_are_16_khz_flac(tmp_path, tone):
     assert (info.samplerate, info.channels, info.format) == (SECOND, 1, "FLAC")
 
 
-def test_long_recordings_hold_one_voice_and_all_that_it_says(tmp_path, monkeypatch):
+def test_long_recordings_hold_one_synthesizer_and_all_that_it_says(tmp_path, monkeypatch):
     for n in range(12):
         write_clip(tmp_path / f"clips/{n}.flac", np.zeros((2 + n % 3) * SECOND, np.float32))
-    lines = [
-        {"audio": f"../clips/{n}.flac", "text": f"{'ab'[n % 2]}{n}", "seconds": 2 + n % 3, "speaker": "ab"[n % 2]}
-        for n in range(12)
-    ]
-    write_shard(tmp_path / "manifests/speech-x-0001.jsonl", map(str, range(12)), lambda item: lines[int(item)])
+    lines = [{"audio": f"../clips/{n}.flac", "text": f"{'ab'[n % 2]}{n}", "seconds": 2 + n % 3} for n in range(12)]
+    for name in "ab":
+        own = [line for line in lines if line["text"].startswith(name)]
+        write_shard(
+            tmp_path / f"manifests/speech-{name}-0001.jsonl", map(str, range(6)), lambda n, own=own: own[int(n)]
+        )
     monkeypatch.setattr("sys.argv", ["joined", "--work", str(tmp_path), "--count", "6"])
     joined.main()
     made = read_manifest(tmp_path / "manifests/joined.jsonl")
@@ -125,7 +126,7 @@ def test_long_recordings_hold_one_voice_and_all_that_it_says(tmp_path, monkeypat
     for line in made:
         words = line["text"].split()
         spoken = sum(2 + int(word[1:]) % 3 for word in words)
-        assert len(set(words)) == len(words) > 1 and {word[0] for word in words} == {line["speaker"]}
+        assert len(set(words)) == len(words) > 1 and {f"{word[0]}-several" for word in words} == {line["speaker"]}
         assert spoken <= line["seconds"] <= spoken + joined.PAUSE_S[1] * (len(words) - 1)
         assert joined.SHORTEST_S / 2 < line["seconds"] < joined.LONGEST_S
 

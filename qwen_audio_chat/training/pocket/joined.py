@@ -1,8 +1,9 @@
-"""Long recordings: utterances of one synthetic voice after another, with pauses, up to what one clip may hold.
+"""Long recordings: utterances of one synthesizer after another, with pauses, up to what one clip may hold.
 
     python -m qwen_audio_chat.training.pocket.joined --work build/pocket --count 1000
 
 Single sentences last four seconds on average; a model that never heard more runs away from half a minute of speech.
+Voices change on the way, since Kokoro's are mixed anew for each sentence.
 """
 
 import argparse
@@ -50,22 +51,21 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=1000, help="recordings to make (default: %(default)s)")
     arguments = parser.parse_args()
     manifests = arguments.work / "manifests"
-    voices: dict[str, list[Line]] = defaultdict(list)
+    spoken: dict[str, list[Line]] = defaultdict(list)
     for path in sorted(manifests.glob("speech-*-[0-9][0-9][0-9][0-9].jsonl")):
-        for line in read_manifest(path):
-            voices[str(line["speaker"])].append(line)
+        spoken[path.stem.split("-")[1]] += read_manifest(path)
 
     def make(identifier: str) -> Line | None:
         rng = random.Random(identifier)
-        voice = rng.choice(sorted(voices))
-        utterances = draw(voices[voice], rng)
+        synthesizer = rng.choice(sorted(spoken))
+        utterances = draw(spoken[synthesizer], rng)
         if len(utterances) < 2:
             return None
         waveform = join(utterances, manifests, rng)
         audio = Path("clips/joined", f"{identifier}.flac")
         seconds = write_clip(arguments.work / audio, waveform)
         text = " ".join(str(line["text"]) for line in utterances)
-        return clip_line(audio, ENGLISH, text, seconds, "train", speaker=voice)
+        return clip_line(audio, ENGLISH, text, seconds, "train", speaker=f"{synthesizer}-several")
 
     write_shard(manifests / "joined.jsonl", [f"joined-{n:05d}" for n in range(arguments.count)], make)
 
