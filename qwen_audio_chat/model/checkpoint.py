@@ -15,7 +15,7 @@ from .configuration import QwenAudioConfig
 from .modeling import QwenAudioForConditionalGeneration
 from .official import LICENCE
 from .processing import QwenAudioProcessor
-from .quantization import has_fast_bfloat16, pack_nf4, precision_name, quantization_config, unpack_while_loading
+from .quantization import has_fast_bfloat16, precision_name, quantization_config, unpack_while_loading
 from .tokenization import AUDIO_END, AUDIO_PLACEHOLDER, AUDIO_START
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
@@ -77,7 +77,6 @@ def load_model(
         raise
     except (ValueError, OSError, RuntimeError) as error:
         raise CheckpointError(f"{name_or_path} can't be loaded: {str(error).strip().splitlines()[0]}") from error
-    pack_nf4(model)
     model.precision = precision_name(model)
     return model.eval(), processor
 

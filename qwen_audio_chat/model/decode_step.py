@@ -151,7 +151,7 @@ def _stacked(groups: list[tuple[QuantizedLinear, ...]]) -> tuple[np.ndarray, np.
     """Weights [groups, rows, columns] and scales [groups, rows] of groups of layers, each group's side by side."""
     # NumPy asks the system for large pages, PyTorch doesn't: with them a token takes a third less.
     weights = np.stack([np.concatenate([layer.weight.numpy() for layer in group]) for group in groups])
-    scales = np.stack([np.concatenate([layer.packed_scales.numpy() for layer in group]) for group in groups])
+    scales = np.stack([np.concatenate([layer.kernel_scales.numpy() for layer in group]) for group in groups])
     for group, whole in zip(groups, torch.from_numpy(weights), strict=True):
         for layer, part in zip(group, whole.split([layer.out_features for layer in group]), strict=True):
             layer.weight.data = part

@@ -6,14 +6,15 @@ Two formats, both plain in the file and equal on every machine:
 - 4 bits: two values per byte (the lower half is the even column), uint8 [rows, columns / 2], and for each group of 32
   columns a scale and a zero point, `scales` [rows, columns / 32, 2]: weight = (value - 8) * scale + zero.
 
-Decoding reads every weight once per token, so that its speed is the memory's: few bits win. 8 bits are multiplied as
-they are (`kernels.multiply`), 4 bits by PyTorch's packed kernel. A prompt has many rows, where arithmetic counts: there
-a float copy is faster, kept where the memory for one is there (`keep_dense`) or else made each time.
+Decoding reads every weight once per token, so that its speed is the memory's: few bits win, multiplied as they are by
+`kernels`. A prompt has many rows, where arithmetic counts: there a float copy is faster, kept where the memory for one
+is there (`keep_dense`) or else made each time.
 """
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -25,7 +26,7 @@ KERNEL_ROWS = 4  # rows of input up to which the kernels for few bits beat a mat
 SMALL = 2**22  # weights of a matrix that one thread multiplies sooner than a second one wakes
 _COLUMNS = {8: 16, 4: GROUP}  # what columns must divide by
 _POOL = ThreadPoolExecutor(thread_name_prefix="multiply")  # the kernel leaves Python free
-_ROW_BLOCK = 32  # the 4-bit kernel takes weights of a multiple of this many rows
+_BLOCK = 4 * GROUP  # columns that the kernel for 4 bits takes at once
 
 
 def quantize(weight: torch.Tensor, bits: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -55,17 +56,42 @@ def dequantize(values: torch.Tensor, scales: torch.Tensor, dtype: torch.dtype) -
     """The weight [rows, columns] that `values` and `scales` stand for."""
     if values.dtype == torch.int8:
         return (values.float() * scales.float()[:, None]).to(dtype)
-    scale, zero = scales.float().unbind(dim=-1)
-    groups = _unpair(values).view(*scale.shape, GROUP).float()
-    return ((groups - 8) * scale[..., None] + zero[..., None]).flatten(start_dim=-2).to(dtype)
+    rows, groups, _ = scales.shape
+    output = torch.empty(rows, groups, GROUP, dtype=dtype if dtype == torch.bfloat16 else torch.float32)
+    pairs = values.view(rows, groups, GROUP // 2)
+    _in_parts(kernels.unpack_pairs, (), pairs, scales, output)
+    return output.flatten(start_dim=1).to(dtype)
+
+
+def multiply(values: torch.Tensor, scales: torch.Tensor, row: torch.Tensor) -> torch.Tensor:
+    """The weight that `values` and `scales` stand for by a float32 row [columns]; scales of 8 bits in float32."""
+    output = torch.empty(len(values))
+    row = row.contiguous()
+    if values.dtype == torch.int8:
+        _in_parts(kernels.multiply, (row,), values, scales, output)
+    else:
+        lanes = row[: len(row) // _BLOCK * _BLOCK].view(-1, 16, 8).transpose(1, 2).contiguous()
+        _in_parts(kernels.multiply_pairs, (row, lanes, row.view(-1, GROUP).sum(1)), values, scales, output)
+    return output
+
+
+def _in_parts(kernel, shared: Sequence[torch.Tensor], *arrays: torch.Tensor) -> None:
+    """Call a kernel with `shared` and a slice of the rows of `arrays`, for large ones on all threads."""
+    shared, arrays = ([_as_numpy(tensor) for tensor in tensors] for tensors in (shared, arrays))
+    parts = torch.get_num_threads() if arrays[0].size >= SMALL else 1
+    each = -(-len(arrays[0]) // parts)
+    pieces = [[array[start : start + each] for array in arrays] for start in range(0, len(arrays[0]), each)]
+    list((_POOL.map if parts > 1 else map)(lambda piece: kernel(*shared, *piece), pieces))
+
+
+def _as_numpy(tensor: torch.Tensor) -> np.ndarray:
+    """The same memory for a kernel, bfloat16 as uint16."""
+    tensor = tensor.detach()
+    return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
 def _pair(values: torch.Tensor) -> torch.Tensor:
     return values[:, ::2] | values[:, 1::2] << 4
-
-
-def _unpair(pairs: torch.Tensor) -> torch.Tensor:
-    return torch.stack((pairs & 15, pairs >> 4), dim=-1).flatten(start_dim=-2)
 
 
 class QuantizedEmbedding(nn.Module):
@@ -86,7 +112,7 @@ class QuantizedEmbedding(nn.Module):
 
 
 class QuantizedLinear(nn.Module):
-    """A linear layer of 8 or 4 bits for inference on a CPU. Call `pack` once its weights are there."""
+    """A linear layer of 8 or 4 bits for inference on a CPU. Call `prepare` once its weights are there."""
 
     def __init__(self, rows: int, columns: int, bits: int, bias: bool, dtype: torch.dtype):
         super().__init__()
@@ -94,85 +120,43 @@ class QuantizedLinear(nn.Module):
         self.out_features, self.in_features = rows, columns
         self.weight, self.scales = _empty_parameters(rows, columns, bits)
         self.bias = nn.Parameter(torch.empty(rows, dtype=dtype), requires_grad=False) if bias else None
-        self.packed = self.packed_scales = self.dense = None
+        self.kernel_scales = self.dense = None
 
-    def pack(self, keep_dense: bool = False, keep_plain: bool = False) -> None:
-        """Bring the weight into the form that this CPU's kernels read.
+    def prepare(self, keep_dense: bool = False) -> None:
+        """Make ready to multiply.
 
         Args:
             keep_dense: keep a bfloat16 copy for inputs of many rows, two to four times as large.
-            keep_plain: keep plain values of 4 bits, too; needed where another module shares them.
         """
-        values, scales = self.weight.data, self.scales.data
+        scales = self.scales.data
+        self.kernel_scales = scales.float() if self.bits == 8 else scales
         if keep_dense:
-            self.dense = dequantize(values, scales, torch.bfloat16)
-        if self.bits == 8:
-            self.packed_scales = scales.float()
-            return
-        missing = -len(values) % _ROW_BLOCK
-        unpaired = F.pad(_unpair(values), (0, 0, 0, missing)).int()
-        self.packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(unpaired, 1)
-        self.packed_scales = F.pad(scales, (0, 0, 0, 0, 0, missing)).transpose(0, 1).contiguous()
-        if not keep_plain:
-            self.weight = None
+            self.dense = dequantize(self.weight.data, scales, torch.bfloat16)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         rows = hidden.reshape(-1, self.in_features)
-        if len(rows) > KERNEL_ROWS and self.dense is not None:
+        if len(rows) <= KERNEL_ROWS:
+            output = torch.stack([multiply(self.weight, self.kernel_scales, row) for row in rows.detach().float()])
+        elif self.dense is not None:
             output = F.linear(rows.bfloat16(), self.dense)
-        elif self.bits == 4:
-            rows = rows.bfloat16().contiguous()
-            output = torch.ops.aten._weight_int4pack_mm_for_cpu(rows, self.packed, GROUP, self.packed_scales)
-            output = output[:, : self.out_features]
-        elif len(rows) > KERNEL_ROWS:
-            output = F.linear(rows, dequantize(self.weight, self.scales, rows.dtype))
         else:
-            output = torch.stack([self._multiply(row) for row in rows.detach().float()])
+            output = F.linear(rows, dequantize(self.weight, self.scales, rows.dtype))
         output = output.to(hidden.dtype).view(*hidden.shape[:-1], self.out_features)
         return output if self.bias is None else output + self.bias
-
-    def _multiply(self, row: torch.Tensor) -> torch.Tensor:
-        output = torch.empty(self.out_features)
-        arrays = [x.detach().numpy() for x in (self.weight, self.packed_scales, output)]
-        parts = torch.get_num_threads() if self.shape.numel() >= SMALL else 1
-        each = -(-self.out_features // parts)
-        pieces = [[x[start : start + each] for x in arrays] for start in range(0, self.out_features, each)]
-        multiply = partial(_multiply_piece, row.contiguous().numpy())
-        list(_POOL.map(multiply, pieces) if parts > 1 else map(multiply, pieces))
-        return output
 
     @property
     def nbytes(self) -> int:
         """Bytes of values and scales: what a product with one row has to read."""
         return self.shape.numel() * self.bits // 8 + self.scales.nbytes
 
-    def plain_values(self) -> torch.Tensor:
-        """The values as in the file; once packed, they are read back from the kernel's own layout."""
-        if self.weight is not None:
-            return self.weight.data
-        units = torch.zeros_like(self.packed_scales)
-        units[..., 0] = 1
-        each = torch.eye(self.in_features, dtype=torch.bfloat16)
-        values = torch.ops.aten._weight_int4pack_mm_for_cpu(each, self.packed, GROUP, units)[:, : self.out_features]
-        return _pair((values.T + 8).to(torch.uint8))
-
     def to_float(self, dtype: torch.dtype) -> nn.Linear:
         """The same layer with a float weight."""
         with torch.device("meta"):
             linear = nn.Linear(self.in_features, self.out_features, bias=self.bias is not None)
-        linear.weight = nn.Parameter(dequantize(self.plain_values(), self.scales, dtype))
+        linear.weight = nn.Parameter(dequantize(self.weight, self.scales, dtype))
         if self.bias is not None:
             linear.bias = nn.Parameter(self.bias.to(dtype))
         return linear
-
-    def _save_to_state_dict(self, destination, prefix, keep_vars):
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        destination[prefix + "weight"] = self.plain_values()
-
-
-def _multiply_piece(row, piece) -> None:
-    weight, scales, output = piece
-    kernels.multiply(weight, scales, row, output)
 
 
 def _empty_parameters(rows: int, columns: int, bits: int) -> tuple[nn.Parameter, nn.Parameter]:
