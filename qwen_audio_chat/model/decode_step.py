@@ -8,7 +8,7 @@ of compiled code (`PackedStep`).
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 
 import numpy as np
@@ -20,7 +20,7 @@ from transformers.models.llama.modeling_llama import LlamaModel
 
 from . import kernels
 from .decoder import QwenAudioTextModel
-from .quantized_layers import SMALL, QuantizedLinear
+from .quantized_layers import SMALL, QuantizedLinear, multiply
 
 _FIXED_ROTARY = ("default", "linear", "llama3")  # the other types change their angles with the length
 _TABLE = 4096  # positions of which the angles are computed at once
@@ -46,18 +46,21 @@ class DecodeStep:
             return
         text, config = model.model.language_model, model.config.text_config
         linears = [module for module in (*text.modules(), model.lm_head) if hasattr(module, "in_features")]
-        # The packed kernels take float32 and give float32: rounding to bfloat16 in between would only cost time.
-        is_packed = all(isinstance(linear, QuantizedLinear) for linear in linears)
-        self.dtype = torch.float32 if is_packed else model.dtype
-        self.embed_tokens, self.head = text.embed_tokens, _product(model.lm_head)
-        self.layers = [_Layer(layer, self.dtype) for layer in text.layers]
-        self.norm = _norm(text.norm, self.dtype)
-        self.head_dim, self.key_heads = text.layers[0].self_attn.head_dim, config.num_key_value_heads
-        self.log_n_from = config.max_position_embeddings if getattr(config, "use_logn_attn", False) else math.inf
         self.threads = 1 if all(x.in_features * x.out_features < SMALL for x in linears[:-1]) else self.threads
         self._angles = lru_cache(maxsize=4)(partial(_angles, text))
         is_plain = type(text) is LlamaModel and all(getattr(x, "bits", 0) == 8 and x.bias is None for x in linears)
         self.packed = PackedStep(model) if is_plain and self.threads == 1 else None
+        self.embed_tokens = text.embed_tokens
+        if self.packed:
+            return
+        # The packed kernels take float32 and give float32: rounding to bfloat16 in between would only cost time.
+        is_packed = all(isinstance(linear, QuantizedLinear) for linear in linears)
+        self.dtype = torch.float32 if is_packed else model.dtype
+        self.head = _product(model.lm_head)
+        self.layers = [_Layer(layer, self.dtype) for layer in text.layers]
+        self.norm = _norm(text.norm, self.dtype)
+        self.head_dim, self.key_heads = text.layers[0].self_attn.head_dim, config.num_key_value_heads
+        self.log_n_from = config.max_position_embeddings if getattr(config, "use_logn_attn", False) else math.inf
 
     @torch.inference_mode()
     def __call__(self, token: int, cache: Cache) -> torch.Tensor:
@@ -174,13 +177,32 @@ def _product(*linears: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
 
     Layers of other libraries do themselves what they do beyond multiplying.
     """
+    if all(type(linear) is QuantizedLinear for linear in linears):
+        return _packed_product(linears)
     if len(linears) > 1:
         products = [_product(linear) for linear in linears]
         return lambda hidden: torch.cat([product(hidden) for product in products], dim=-1)
     (linear,) = linears
     if type(linear) is nn.Linear:
         return partial(F.linear, weight=linear.weight, bias=linear.bias)
-    return linear.forward if type(linear) is QuantizedLinear else linear
+    return linear
+
+
+def _packed_product(linears: Sequence[QuantizedLinear]) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The same for packed layers, in one multiplication; they become views of one weight."""
+    weight, scales, bias = linears[0].weight, linears[0].kernel_scales, linears[0].bias
+    if len(linears) > 1:
+        weight, scales = (torch.cat([getattr(x, name) for x in linears]) for name in ("weight", "kernel_scales"))
+        sizes = [linear.out_features for linear in linears]
+        for linear, *own in zip(linears, weight.split(sizes), scales.split(sizes), strict=True):
+            linear.weight.data, linear.kernel_scales = own
+        bias = None if bias is None else torch.cat([linear.bias for linear in linears])
+
+    def product(hidden: torch.Tensor) -> torch.Tensor:
+        output = multiply(weight, scales, hidden[0].float())[None].to(hidden.dtype)
+        return output if bias is None else output + bias
+
+    return product
 
 
 def _norm(norm: nn.Module, dtype: torch.dtype) -> Callable[[torch.Tensor], torch.Tensor]:

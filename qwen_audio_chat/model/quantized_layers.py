@@ -81,7 +81,11 @@ def _in_parts(kernel, shared: Sequence[torch.Tensor], *arrays: torch.Tensor) -> 
     parts = torch.get_num_threads() if arrays[0].size >= SMALL else 1
     each = -(-len(arrays[0]) // parts)
     pieces = [[array[start : start + each] for array in arrays] for start in range(0, len(arrays[0]), each)]
-    list((_POOL.map if parts > 1 else map)(lambda piece: kernel(*shared, *piece), pieces))
+    others = [_POOL.submit(kernel, *shared, *piece) for piece in pieces[1:]]
+    for piece in pieces[:1]:
+        kernel(*shared, *piece)
+    for other in others:
+        other.result()
 
 
 def _as_numpy(tensor: torch.Tensor) -> np.ndarray:
