@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 from qwen_audio_chat.__main__ import main
 from qwen_audio_chat.benchmark import cli, measures, peers
-from qwen_audio_chat.pipeline import AudioChat
+from qwen_audio_chat.model.checkpoint import load_model
+from qwen_audio_chat.pipeline import POCKET, AudioChat
 from tests.conftest import build_tiny_model
 
 
@@ -28,6 +29,12 @@ def test_all_three_ways_give_the_same_answers_and_reuse_computes_less(chat):
         assert prompt - reused < 80  # one question
     for way in ("ttft_s", "ttft_without_reuse_s", "ttft_cached_features_s"):
         assert len(found[way]) == 5 and all(seconds > 0 for seconds in found[way])
+
+
+def test_reuse_changes_no_token_of_the_shipped_pocket_in_float32():
+    model, processor = load_model(str(POCKET), device="cpu", quantization="none")
+    pocket = AudioChat(model.float(), processor, name="pocket", precision="float32")
+    assert measures.times_to_first_token(pocket, repeats=1, clip_s=3.0, new_tokens=12)["identical_answers"] == 1
 
 
 def test_features_are_cached_in_the_way_that_says_so(chat, monkeypatch):
