@@ -11,8 +11,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from qwen_audio_chat.model import QwenAudioConfig, QwenAudioForConditionalGeneration, QwenAudioProcessor
+from qwen_audio_chat.model.checkpoint import load_model
 from qwen_audio_chat.model.tokenization import AUDIO_END, AUDIO_PLACEHOLDER, AUDIO_START, END_OF_TEXT, special_tokens
-from qwen_audio_chat.pipeline import AudioChat
+from qwen_audio_chat.pipeline import POCKET, AudioChat
 from qwen_audio_chat.training.alignment import LETTERS
 
 SENTENCES = (
@@ -70,6 +71,13 @@ def tiny_model(request, tiny_tokenizer) -> QwenAudioForConditionalGeneration:
 @pytest.fixture(scope="session")
 def tiny_processor(tiny_tokenizer) -> QwenAudioProcessor:
     return QwenAudioProcessor(tiny_tokenizer)
+
+
+@pytest.fixture(scope="session")
+def float_pocket() -> AudioChat:
+    """The shipped pocket in float32, where nothing rounds differently for another order of sums."""
+    model, processor = load_model(str(POCKET), device="cpu", quantization="none")
+    return AudioChat(model.float(), processor, name="pocket", precision="float32")
 
 
 @pytest.fixture

@@ -9,8 +9,7 @@ from torch.nn import functional as F
 
 from qwen_audio_chat.__main__ import main
 from qwen_audio_chat.benchmark import cli, measures, peers
-from qwen_audio_chat.model.checkpoint import load_model
-from qwen_audio_chat.pipeline import POCKET, AudioChat
+from qwen_audio_chat.pipeline import AudioChat
 from tests.conftest import build_tiny_model
 
 
@@ -31,10 +30,8 @@ def test_all_three_ways_give_the_same_answers_and_reuse_computes_less(chat):
         assert len(found[way]) == 5 and all(seconds > 0 for seconds in found[way])
 
 
-def test_reuse_changes_no_token_of_the_shipped_pocket_in_float32():
-    model, processor = load_model(str(POCKET), device="cpu", quantization="none")
-    pocket = AudioChat(model.float(), processor, name="pocket", precision="float32")
-    assert measures.times_to_first_token(pocket, repeats=1, clip_s=3.0, new_tokens=12)["identical_answers"] == 1
+def test_reuse_changes_no_token_of_the_shipped_pocket_in_float32(float_pocket):
+    assert measures.times_to_first_token(float_pocket, repeats=1, clip_s=3.0, new_tokens=12)["identical_answers"] == 1
 
 
 def test_features_are_cached_in_the_way_that_says_so(chat, monkeypatch):

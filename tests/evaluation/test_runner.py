@@ -18,6 +18,7 @@ from qwen_audio_chat.evaluation.prompting import Request
 from qwen_audio_chat.evaluation.runner import Runner
 from qwen_audio_chat.evaluation.tasks import TASKS
 
+EXAMPLES = Path(__file__).parents[2] / "assets/examples"
 SECONDS = (0.5, 1.7, 0.9, 2.6, 1.1, 0.3, 3.2, 0.7, 1.4)
 
 
@@ -69,6 +70,20 @@ def test_batch_sizes_give_the_same_answers(tiny_chat, manifest, tmp_path, monkey
     assert (
         len(set(results[1])) > len(SECONDS) / 2
     )  # the tiny model hears a difference, so that equality tells something
+
+
+def test_batch_sizes_give_the_same_answers_of_the_shipped_pocket_in_float32(float_pocket, tmp_path, monkeypatch):
+    monkeypatch.setattr("qwen_audio_chat.evaluation.prompting.CHAT_TOKENS", 16)
+    rows = [{"audio": str(clip), "text": clip.stem} for clip in sorted(EXAMPLES.glob("*.flac"))]
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    results = [
+        texts(
+            runner(tmp_path / "data.jsonl", tmp_path / f"{size}", prompt="chat").run(ModelPredictor(float_pocket), size)
+        )
+        for size in (1, 4, 8)
+    ]
+    assert results[0] == results[1] == results[2]
+    assert len(set(results[0])) > len(rows) / 2
 
 
 def test_answers_are_those_of_the_pipeline(tiny_chat, manifest, tmp_path, monkeypatch):
