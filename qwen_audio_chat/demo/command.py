@@ -83,6 +83,9 @@ def _build(args: argparse.Namespace):
     """The page over the model that the arguments name, warmed up."""
     from gradio.utils import is_zero_gpu_space
 
+    from .memory import use_one_heap
+
+    use_one_heap()
     print("Loading the model ...", file=sys.stderr, flush=True)
     if is_zero_gpu_space():  # there is no GPU yet, and bitsandbytes would want one
         if args.quantization == "auto":

@@ -1,9 +1,7 @@
 """What the server holds for each visitor: a conversation, audio files nobody else can guess, a session of the model."""
 
-import ctypes
 import secrets
 import shutil
-import sys
 import threading
 import time
 from collections import OrderedDict
@@ -18,6 +16,7 @@ from ..chatml import Conversation
 from ..pipeline import AudioChat
 from ..sessions import Session
 from ..task_reply import pieces
+from . import memory
 from .spectrogram import save_picture
 
 GRACE_SECONDS = 30 * 60  # a phone that sleeps looks like a closed page: its conversation waits so long for it
@@ -174,7 +173,7 @@ class Visitors:
         visitor.cancel.set()
         visitor.close_session()
         visitor.left_at = time.monotonic()
-        _give_memory_back()
+        memory.give_back()
         self._sweep_later()
 
     def _sweep_later(self) -> None:
@@ -219,9 +218,3 @@ class Visitors:
             self._visitors.clear()
         for visitor in visitors:
             visitor.forget()
-
-
-def _give_memory_back() -> None:
-    """Return freed memory to the system: glibc would keep it, in a heap of its own for each thread that ever worked."""
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
-        libc.malloc_trim(0)
