@@ -60,6 +60,7 @@ class ModelPredictor:
     def __init__(self, chat: "AudioChat"):
         self._model, self._processor = chat.model, chat.processor
         self._stop_ids, self._forbidden_ids = sorted(chat.stop_ids), chat.forbidden_ids
+        self._end_ids = {*chat.stop_ids, chat.model.generation_config.pad_token_id}  # padding follows a loop that ended
         self.weights = weights_fingerprint(chat.model)
 
     def __call__(self, requests: list[Request]) -> list[str]:
@@ -116,5 +117,5 @@ class ModelPredictor:
         return guide_for(self._model, self._processor.tokenizer, rows, inputs["input_ids"].shape[1], self._stop_ids)
 
     def _text(self, ids: list[int]) -> str:
-        end = next((place for place, token in enumerate(ids) if token in self._stop_ids), len(ids))
+        end = next((place for place, token in enumerate(ids) if token in self._end_ids), len(ids))
         return self._processor.tokenizer.decode(ids[:end]).strip()
