@@ -10,7 +10,7 @@ import pytest
 
 from qwen_audio_chat.model.checkpoint import load_model
 from qwen_audio_chat.training.augment import augment, room_response
-from qwen_audio_chat.training.pocket import joined, sources
+from qwen_audio_chat.training.pocket import sources
 from qwen_audio_chat.training.pocket.manifests import read_manifest, write_clip, write_shard
 from qwen_audio_chat.training.pocket.phrases import phrases
 from qwen_audio_chat.training.pocket.release import release
@@ -108,27 +108,6 @@ def test_clips_are_16_khz_flac(tmp_path, tone):
     assert write_clip(tmp_path / "deep/er/a.flac", tone) == 3.0
     info = soundfile.info(tmp_path / "deep/er/a.flac")
     assert (info.samplerate, info.channels, info.format) == (SECOND, 1, "FLAC")
-
-
-def test_long_recordings_hold_one_synthesizer_and_all_that_it_says(tmp_path, monkeypatch):
-    for n in range(12):
-        write_clip(tmp_path / f"clips/{n}.flac", np.zeros((2 + n % 3) * SECOND, np.float32))
-    lines = [{"audio": f"../clips/{n}.flac", "text": f"{'ab'[n % 2]}{n}", "seconds": 2 + n % 3} for n in range(12)]
-    for name in "ab":
-        own = [line for line in lines if line["text"].startswith(name)]
-        write_shard(
-            tmp_path / f"manifests/speech-{name}-0001.jsonl", map(str, range(6)), lambda n, own=own: own[int(n)]
-        )
-    monkeypatch.setattr("sys.argv", ["joined", "--work", str(tmp_path), "--count", "6"])
-    joined.main()
-    made = read_manifest(tmp_path / "manifests/joined.jsonl")
-    assert len(made) == 6
-    for line in made:
-        words = line["text"].split()
-        spoken = sum(2 + int(word[1:]) % 3 for word in words)
-        assert len(set(words)) == len(words) > 1 and {f"{word[0]}-several" for word in words} == {line["speaker"]}
-        assert spoken <= line["seconds"] <= spoken + joined.PAUSE_S[1] * (len(words) - 1)
-        assert joined.SHORTEST_S / 2 < line["seconds"] < joined.LONGEST_S
 
 
 def test_sources_are_pinned_and_licensed():

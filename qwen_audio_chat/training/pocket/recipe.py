@@ -53,11 +53,11 @@ RUNS = (
     ),
     Run(
         "joint",
-        {"speech-flite-*": 700, "speech-festival-*": 150, "speech-piper-*": 500, "speech-kokoro-*": 700,
-         "speech-human-prompts": 360, "joined": 1000, "dialogues": 2200, "languages-*": 1200, "sounds": 2500,
-         "notes": 1600, "chat": 2000},
-        ("--steps", "800", "--batch-tokens", "1600", "--augment", "--corruption", "0.1", "--warmup", "30",
-         "--decay", "0.5", "--learning-rate", "2", "--alignment", "0.3", "--save-every", "100"),
+        {"speech-flite-*": 1000, "speech-festival-*": 200, "speech-piper-*": 500, "speech-kokoro-*": 2000,
+         "speech-human-prompts": 300, "dialogues": 5000, "languages-*": 700, "sounds": 900, "notes": 800,
+         "chat": 800},
+        ("--steps", "450", "--batch-tokens", "1600", "--augment", "--corruption", "0.1", "--warmup", "30",
+         "--decay", "0.5", "--learning-rate", "2.5", "--alignment", "0.3", "--save-every", "75"),
     ),
 )  # fmt: skip
 RECORDED = {
@@ -73,8 +73,6 @@ def prepare_data(work: Path) -> None:
     commands = [["speech", "--synthesizer", name, "--hours", str(hours)] for name, hours in HOURS.items()]
     if not (work / "manifests/chat.jsonl").exists():
         commands.append(["chat", "--model", str(work / "initial")])
-    if not (work / "manifests/joined.jsonl").exists():
-        commands.append(["joined"])
     for module, *options in commands:
         run_step(module, work, *options)
     prepare_recorded(work)
