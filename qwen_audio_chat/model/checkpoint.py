@@ -15,7 +15,7 @@ from .configuration import QwenAudioConfig
 from .modeling import QwenAudioForConditionalGeneration
 from .official import LICENCE
 from .processing import QwenAudioProcessor
-from .quantization import has_fast_bfloat16, precision_name, quantization_config, unpack_while_loading
+from .quantization import precision_name, quantization_config, unpack_while_loading
 from .tokenization import AUDIO_END, AUDIO_PLACEHOLDER, AUDIO_START
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
@@ -93,6 +93,11 @@ def choose_device(device: str) -> str:
     if not there.get(device.split(":")[0]):
         raise CheckpointError(f'There is no device {device!r} here: use device="auto" or "cpu".')
     return device
+
+
+def has_fast_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 by itself (AVX512-BF16 or AMX)."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def choose_dtype(device: str) -> torch.dtype:

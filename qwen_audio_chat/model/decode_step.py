@@ -109,7 +109,7 @@ class _Layer:
 class PackedStep:
     """The same for a small Llama-type model of 8 bits throughout on a CPU, in one call of `kernels.decode`.
 
-    It brings the weights of each kind together in one array and leaves the layers views of it.
+    It brings the weights of each kind together in one array, see `_stacked`.
     """
 
     def __init__(self, model):
@@ -150,14 +150,18 @@ class PackedStep:
         return logits
 
 
-def _stacked(groups: list[tuple[QuantizedLinear, ...]]) -> tuple[np.ndarray, np.ndarray]:
-    """Weights [groups, rows, columns] and scales [groups, rows] of groups of layers, each group's side by side."""
+def _stacked(groups: Sequence[Sequence[QuantizedLinear]]) -> tuple[np.ndarray, np.ndarray]:
+    """Weights [groups, rows, columns] and scales [groups, rows ...] of groups of layers, each group's side by side.
+
+    The layers become views of them.
+    """
     # NumPy asks the system for large pages, PyTorch doesn't: with them a token takes a third less.
     weights = np.stack([np.concatenate([layer.weight.numpy() for layer in group]) for group in groups])
     scales = np.stack([np.concatenate([layer.kernel_scales.numpy() for layer in group]) for group in groups])
-    for group, whole in zip(groups, torch.from_numpy(weights), strict=True):
-        for layer, part in zip(group, whole.split([layer.out_features for layer in group]), strict=True):
-            layer.weight.data = part
+    for group, *whole in zip(groups, torch.from_numpy(weights), torch.from_numpy(scales), strict=True):
+        sizes = [layer.out_features for layer in group]
+        for layer, *own in zip(group, *(array.split(sizes) for array in whole), strict=True):
+            layer.weight.data, layer.kernel_scales = own
     return weights, scales
 
 
@@ -189,14 +193,9 @@ def _product(*linears: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
 
 
 def _packed_product(linears: Sequence[QuantizedLinear]) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The same for packed layers, in one multiplication; they become views of one weight."""
-    weight, scales, bias = linears[0].weight, linears[0].kernel_scales, linears[0].bias
-    if len(linears) > 1:
-        weight, scales = (torch.cat([getattr(x, name) for x in linears]) for name in ("weight", "kernel_scales"))
-        sizes = [linear.out_features for linear in linears]
-        for linear, *own in zip(linears, weight.split(sizes), scales.split(sizes), strict=True):
-            linear.weight.data, linear.kernel_scales = own
-        bias = None if bias is None else torch.cat([linear.bias for linear in linears])
+    """The same for packed layers, in one multiplication."""
+    weight, scales = (torch.from_numpy(whole[0]) for whole in _stacked([linears]))
+    bias = None if linears[0].bias is None else torch.cat([linear.bias for linear in linears])
 
     def product(hidden: torch.Tensor) -> torch.Tensor:
         output = multiply(weight, scales, hidden[0].float())[None].to(hidden.dtype)

@@ -128,11 +128,7 @@ def _dot_pairs(context, pairs, scales, r, lanes, sums):
             word, part = load(values, loop.index, 1), every(0.0, floats)
             for n in range(8):
                 shift = 19 - 4 * n  # to the upper four of 23 bits of a fraction
-                moved = (
-                    builder.shl(word, every(shift, integers))
-                    if shift > 0
-                    else (builder.lshr(word, every(-shift, integers)))
-                )
+                moved = (builder.shl if shift > 0 else builder.lshr)(word, every(abs(shift), integers))
                 fraction = builder.and_(moved, every(0x780000, integers))
                 value = builder.bitcast(builder.or_(fraction, every(0x41800000, integers)), floats)  # 16.0 and up
                 place = builder.add(builder.mul(loop.index, loop.index.type(8)), loop.index.type(n))

@@ -30,11 +30,6 @@ _SHARD = "45MB"
 _SMALL = 500_000_000  # quantized weights up to which a bfloat16 copy for prompts is kept
 
 
-def has_fast_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 by itself (AVX512-BF16 or AMX)."""
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-
-
 def quantization_config(precision: str, device: str) -> QuantizationConfigMixin | None:
     """What `from_pretrained` takes to load a float checkpoint at "none", "int8" or "int4" on a type of device.
 

@@ -64,7 +64,7 @@ def dequantize(values: torch.Tensor, scales: torch.Tensor, dtype: torch.dtype) -
 
 
 def multiply(values: torch.Tensor, scales: torch.Tensor, row: torch.Tensor) -> torch.Tensor:
-    """The weight that `values` and `scales` stand for by a float32 row [columns]; scales of 8 bits in float32."""
+    """The weight that `values` and `scales` stand for by a float32 row [columns]; scales as `kernel_scales`."""
     output = torch.empty(len(values))
     row = row.contiguous()
     if values.dtype == torch.int8:
@@ -133,7 +133,7 @@ class QuantizedLinear(nn.Module):
             keep_dense: keep a bfloat16 copy for inputs of many rows, two to four times as large.
         """
         scales = self.scales.data
-        self.kernel_scales = scales.float() if self.bits == 8 else scales
+        self.kernel_scales = scales.float() if self.bits == 8 else scales.view(torch.uint16)
         if keep_dense:
             self.dense = dequantize(self.weight.data, scales, torch.bfloat16)
 
