@@ -23,6 +23,7 @@ from transformers import PreTrainedTokenizerFast
 
 HEAD_FILE = "alignment.safetensors"
 MERGES = 5000
+BLANK = 0  # the class of a frame that says nothing
 LETTERS = " 'abcdefghijklmnopqrstuvwxyz"
 
 

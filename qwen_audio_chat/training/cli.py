@@ -10,10 +10,12 @@ from transformers import AutoProcessor, BitsAndBytesConfig, TrainingArguments, s
 
 from ..chatml import encode_conversation, encode_text
 from ..model import QwenAudioConfig
+from ..model.checkpoint import choose_dtype
 from ..model.quantization import KEPT_IN_FLOAT, unpack_while_loading
 from .alignment import AlignmentHead, ctc_targets, load_head
 from .augment import augment
-from .collator import Collator, has_transcript
+from .collator import Collator
+from .heard import heard
 from .manifest import Clip, Example, read_manifests, seconds
 from .objective import QwenAudioForTraining
 from .stages import STAGES, Stage, prepare
@@ -61,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--keep", type=int, default=2, help="checkpoints kept (default: 2)")
     add("--workers", type=int, default=1, help="processes that prepare data (default: 1)")
     add("--seed", type=int, default=0)
-    add("--full-precision", action="store_true", help="compute in float32 instead of bfloat16")
+    add("--full-precision", action="store_true", help="compute in float32 even where bfloat16 is faster")
     add("--gradient-checkpointing", action="store_true", help="recompute activations: less memory, a third slower")
     parser.set_defaults(run=run)
 
@@ -87,7 +89,7 @@ def train(args: argparse.Namespace) -> Path:
     examples = read_manifests(args.train, split="train", on_error=args.on_error, check_audio=check)
     dev = read_manifests(args.dev, on_error=args.on_error, check_audio=check) if args.dev else []
     if not stage.language:
-        examples, dev = ([e for e in each if has_transcript(e) and seconds(e) <= 30] for each in (examples, dev))
+        examples, dev = ([e for e in each if heard(e) and seconds(e) <= 30] for each in (examples, dev))
 
     processor = AutoProcessor.from_pretrained(args.model)
     model = load_model(args.model, args.method)
@@ -135,6 +137,7 @@ def load_model(source: str, method: str) -> QwenAudioForTraining:
 
 def training_arguments(args: argparse.Namespace) -> TrainingArguments:
     """Trainer's settings."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     return TrainingArguments(
         output_dir=str(args.output),
         max_steps=args.steps or -1,
@@ -144,7 +147,7 @@ def training_arguments(args: argparse.Namespace) -> TrainingArguments:
         weight_decay=0.01,
         adam_beta2=0.98,
         max_grad_norm=5.0 if args.stage == "align" else 1.0,
-        bf16=not args.full_precision,
+        bf16=not args.full_precision and choose_dtype(device) is torch.bfloat16,
         gradient_checkpointing=args.gradient_checkpointing,
         logging_steps=args.log_every,
         eval_strategy="steps" if args.dev else "no",
@@ -157,14 +160,14 @@ def training_arguments(args: argparse.Namespace) -> TrainingArguments:
         accelerator_config={"even_batches": False},
         report_to="none",
         seed=args.seed,
-        use_cpu=not torch.cuda.is_available(),
+        use_cpu=device == "cpu",
     )
 
 
 def alignment_vocabulary(tokenizer, examples: list[Example]) -> list[int]:
-    """Every token of the English transcripts."""
-    texts = (example.text for example in examples if isinstance(example, Clip))
-    return sorted({token for text in texts for token in ctc_targets(tokenizer, text)})
+    """Every token of what the clips say."""
+    told = filter(None, map(heard, examples))
+    return sorted({token for each in told for token in ctc_targets(tokenizer, each.words)})
 
 
 def length(example: Example, tokenizer) -> float:

@@ -12,7 +12,8 @@ from ..chatml import encode_audio, encode_conversation, encode_text
 from ..model import QwenAudioProcessor
 from ..model.tokenization import END_OF_TEXT
 from ..word_times import timed_words_to_ids
-from .alignment import ctc_targets, letter_targets
+from .alignment import BLANK, ctc_targets, letter_targets
+from .heard import heard
 from .manifest import Clip, Dialogue, Example, ManifestError
 
 IGNORE = -100
@@ -40,14 +41,14 @@ class Visits(Dataset):
 class Row:
     """One example, encoded: ids and labels of the same length, and the log-mel clips it needs.
 
-    `transcripts` and `spellings` have the alignment's targets for each clip, tokens and letters, empty where a clip has
-    none.
+    `names` and `spellings` have the alignment's targets for each clip, tokens and letters (see `heard.py`). Both are
+    empty where it learns nothing; to spell nothing, on purpose, is `[BLANK]`.
     """
 
     input_ids: list[int]
     labels: list[int]
     clips: list[torch.Tensor]
-    transcripts: list[list[int]] = field(default_factory=list)
+    names: list[list[int]] = field(default_factory=list)
     spellings: list[list[int]] = field(default_factory=list)
 
 
@@ -67,7 +68,7 @@ class Collator:
             for each second.
         corruption: highest share of the assistant's own words that are replaced by random ones *as input*. The
             labels stay, so the model learns to look at the sound instead of guessing from its own last words.
-        text: encode ids and labels; the alignment stage needs only clips and transcripts.
+        text: encode ids and labels; the alignment stage needs only clips and what they say.
     """
 
     processor: QwenAudioProcessor
@@ -89,8 +90,8 @@ class Collator:
             inputs["labels"] = torch.tensor([[IGNORE] * (length - len(row.labels)) + row.labels for row in rows])
         else:
             del inputs["input_ids"], inputs["attention_mask"]
-        if any(len(ids) for row in rows for ids in row.transcripts):
-            inputs["alignment_labels"] = _padded([ids for row in rows for ids in row.transcripts])
+        if any(len(ids) for row in rows for ids in (*row.names, *row.spellings)):
+            inputs["alignment_labels"] = _padded([ids for row in rows for ids in row.names])
             inputs["letter_labels"] = _padded([ids for row in rows for ids in row.spellings])
         return inputs
 
@@ -98,17 +99,15 @@ class Collator:
         pieces = [self._clips(example, path, rng) for path in example.audios]
         clips = [clip for group in pieces for clip in group]
         counts = [[clip.shape[-1] // 4 for clip in group] for group in pieces]
-        transcripts, spellings = ([[] for _ in clips] for _ in range(2))
-        if has_transcript(example) and len(clips) == 1:
-            transcripts, spellings = (
-                [ctc_targets(self.processor.tokenizer, example.text)],
-                [letter_targets(example.text)],
-            )
+        names, spellings = ([[] for _ in clips] for _ in range(2))
+        if (told := heard(example)) and len(clips) == 1:
+            names = [ctc_targets(self.processor.tokenizer, told.words)]
+            spellings = [[] if told.letters is None else letter_targets(told.letters) or [BLANK]]
         if not self.text:
-            return Row([], [], clips, transcripts, spellings)
+            return Row([], [], clips, names, spellings)
         encode = self.encode_clip if isinstance(example, Clip) else self.encode_dialogue
         ids, labels = encode(example, counts)
-        return Row(self._corrupted(ids, labels, rng), labels, clips, transcripts, spellings)
+        return Row(self._corrupted(ids, labels, rng), labels, clips, names, spellings)
 
     def _clips(self, example: Example, path, rng: np.random.Generator) -> list[torch.Tensor]:
         try:
@@ -154,11 +153,6 @@ class Collator:
 def _padded(rows: Sequence[Sequence[int]]) -> torch.Tensor:
     tensors = [torch.tensor(ids, dtype=torch.long) for ids in rows]
     return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=IGNORE)
-
-
-def has_transcript(example: Example) -> bool:
-    """Whether the alignment can learn from an example: a clip with an English transcript."""
-    return isinstance(example, Clip) and example.prompt.task == "transcribe" and example.prompt.audio_language == "en"
 
 
 def mask_features(clip: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:

@@ -39,6 +39,7 @@ class Clip:
         words: the words with their times in seconds, for timestamps.
         seconds: how long the clip is, where the line tells it.
         speaker, source: who speaks and where it is from; splits are made by them.
+        heard: what the frames learn to say in the alignment, where the line tells it. See `heard.py`.
     """
 
     origin: str
@@ -49,6 +50,7 @@ class Clip:
     seconds: float | None = None
     speaker: str | None = None
     source: str | None = None
+    heard: str | None = None
 
     @property
     def audios(self) -> list[Path]:
@@ -160,7 +162,7 @@ def _clip(record: dict[str, Any], origin: str, folder: Path) -> Clip:
         raise ValueError('a line with timestamps needs "words": [[start, end, "word"], ...]')
     return Clip(
         origin, folder / record["audio"], prompt, text.strip(), words, record.get("seconds"), record.get("speaker"),
-        record.get("source"),
+        record.get("source"), record.get("heard"),
     )  # fmt: skip
 
 

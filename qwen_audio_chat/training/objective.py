@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from transformers.utils import ModelOutput
 
 from ..model import QwenAudioConfig, QwenAudioForConditionalGeneration
-from .alignment import AlignmentHead, ctc_loss, save_head
+from .alignment import BLANK, AlignmentHead, ctc_loss, save_head
 from .collator import IGNORE
 
 
@@ -67,16 +67,19 @@ class QwenAudioForTraining(QwenAudioForConditionalGeneration):
     def _alignment_loss(
         self, clips: Sequence[torch.Tensor], alignment_labels: torch.Tensor, letter_labels: torch.Tensor
     ) -> torch.Tensor:
-        """CTC over the clips that have a transcript: per token, with the letters' part where the model spells."""
+        """CTC over the clips that have a name: per token, with the letters' part where the model spells."""
         targets, spellings = (
             [row[row != IGNORE].tolist() for row in labels] for labels in (alignment_labels, letter_labels)
         )
-        triples = [triple for triple in zip(clips, targets, spellings, strict=True) if triple[1]]
-        frames, tokens, letters = zip(*triples, strict=True)
-        loss = self.alignment_head.loss(frames, tokens, self.get_input_embeddings(), self.alignment_others)
-        if self.letter_head is not None:
-            log_probs = [self.letter_head(clip).float().log_softmax(-1) for clip in frames]
-            loss = loss + ctc_loss(log_probs, letters) / sum(map(len, tokens))
+        loss, tokens = clips[0].new_zeros((), dtype=torch.float32), max(1, sum(map(len, targets)))
+        if named := [(clip, row) for clip, row in zip(clips, targets, strict=True) if row]:
+            frames, names = zip(*named, strict=True)
+            loss = loss + self.alignment_head.loss(frames, names, self.get_input_embeddings(), self.alignment_others)
+        spelled = [(clip, row) for clip, row in zip(clips, spellings, strict=True) if row]
+        if self.letter_head is not None and spelled:
+            log_probs = [self.letter_head(clip).float().log_softmax(-1) for clip, _ in spelled]
+            letters = [[letter for letter in row if letter != BLANK] for _, row in spelled]
+            loss = loss + ctc_loss(log_probs, letters) / tokens
         return loss
 
     def save_pretrained(self, *args, save_original_format: bool = False, **kwargs):

@@ -8,10 +8,14 @@ import soundfile
 import torch
 
 from qwen_audio_chat.chatml import encode_text
+from qwen_audio_chat.questions import UNKNOWN
 from qwen_audio_chat.tags import TaskPrompt, TimedWord
-from qwen_audio_chat.training.alignment import LETTERS
+from qwen_audio_chat.training.alignment import BLANK, LETTERS
 from qwen_audio_chat.training.collator import IGNORE, Collator, Visits, timed_words_to_ids
+from qwen_audio_chat.training.heard import Heard, heard
 from qwen_audio_chat.training.manifest import Clip, Dialogue, ManifestError
+from qwen_audio_chat.training.pocket.languages import WHICH_LANGUAGE
+from qwen_audio_chat.training.pocket.notes import NOTE, note_text
 
 
 @pytest.fixture
@@ -98,14 +102,32 @@ def test_corruption_replaces_the_assistants_words_only(tiny_processor, tiny_toke
 
 
 def test_alignment_targets_are_per_clip(tiny_processor, tiny_tokenizer, sound):
-    clip = Clip("x:1", sound, TaskPrompt("transcribe"), "A dog, today!")
-    keyword = Clip("x:2", sound, TaskPrompt("keyword", audio_language="unknown"), "dog")
-    batch = Collator(tiny_processor, text=False)([(clip, 0), (keyword, 1)])
+    speech = Clip("x:1", sound, TaskPrompt("transcribe"), "A dog, today!")
+    barking = Clip("x:2", sound, TaskPrompt("keyword", "unknown", instruction="event"), "dog")
+    german = Clip("x:3", sound, TaskPrompt("translate", "de"), "dog", heard="German dog")
+    batch = Collator(tiny_processor, text=False)([(speech, 0), (barking, 1), (german, 2)])
     assert set(batch) == {"input_features", "feature_lengths", "alignment_labels", "letter_labels"}
-    targets = encode_text(tiny_tokenizer, " a dog today")
-    assert batch["alignment_labels"].tolist() == [targets, [IGNORE] * len(targets)]
-    spelled = ["".join(LETTERS[label - 1] for label in row if label != IGNORE) for row in batch["letter_labels"]]
-    assert spelled == [" a dog today", ""]
+    names = [tiny_tokenizer.decode(row[row != IGNORE]) for row in batch["alignment_labels"]]
+    assert names == [" a dog today", " dog", " german dog"]
+    spelled = [row[row != IGNORE].tolist() for row in batch["letter_labels"]]
+    assert "".join(LETTERS[label - 1] for label in spelled[0]) == " a dog today"
+    assert spelled[1] == [BLANK] and spelled[2] == []  # letters are silent in a bark, and learn nothing from German
+
+
+@pytest.mark.parametrize(
+    ("prompt", "text", "more", "told"),
+    [
+        (TaskPrompt("transcribe"), "hello there", {}, Heard("hello there", "hello there")),
+        (TaskPrompt("keyword", "unknown", instruction="event"), "big cat", {}, Heard("big cat", "")),
+        (TaskPrompt("keyword", "unknown", instruction="event"), UNKNOWN, {}, Heard("", "")),
+        (NOTE, note_text(61, 120, "guitar"), {}, Heard("guitar C sharp 4 loud", "")),
+        (WHICH_LANGUAGE, "German", {"heard": "German dog"}, Heard("German dog", None)),
+        (WHICH_LANGUAGE, "German", {"heard": ""}, None),
+        (TaskPrompt("question", question="Who?"), "A man.", {}, None),
+    ],
+)
+def test_what_the_frames_of_a_clip_say(sound, prompt, text, more, told):
+    assert heard(Clip("x:1", sound, prompt, text, **more)) == told
 
 
 def test_a_broken_file_is_named_with_its_line(tiny_processor, tmp_path):

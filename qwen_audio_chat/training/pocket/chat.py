@@ -1,10 +1,15 @@
 """Text-only dialogues: SmolLM2's own greedy answers to simple prompts, so that audio training doesn't make it forget.
 
+Written templates are filled with written words and with common ones of WordNet, since a few hundred prompts are soon
+learned by heart.
+
 python -m qwen_audio_chat.training.pocket.chat --model build/pocket/initial --work build/pocket
 """
 
 import argparse
 import random
+import re
+from collections import Counter
 from pathlib import Path
 
 import torch
@@ -12,8 +17,10 @@ from transformers import AutoModelForMultimodalLM, AutoProcessor
 
 import qwen_audio_chat.model  # noqa: F401  registers the classes
 
+from ...evaluation.text_chat import CLOSED, OPEN
+from ...model.checkpoint import choose_dtype
 from .manifests import Line, write_manifest
-from .sources import DEFAULT_WORK
+from .sources import DEFAULT_WORK, fetch
 
 LONGEST_ANSWER = 90  # tokens; only answers that end by themselves are kept
 
@@ -48,6 +55,16 @@ _TEMPLATES = {
     "Use the word {} in a sentence.": _WORDS,
     "Write one sentence about {}.": _THINGS,
 }
+_NOUN_TEMPLATES = (
+    "What is the meaning of the word {}?", "Use the word {} in a sentence.", "Write one sentence about {}.",
+    "Give me a word that means nearly the same as {}.", "Tell me one fact about {}.", "Write a question about {}.",
+    "What comes to your mind with {}?", "Why does {} matter? Answer in one sentence.", "Explain {} in one sentence.",
+)  # fmt: skip
+_ADJECTIVE_TEMPLATES = (
+    "What is the opposite of {}?", "Name something that is {}.", "Use the word {} in a sentence.",
+    "What does {} mean?",
+)  # fmt: skip
+COMMON = {"1": (700, _NOUN_TEMPLATES), "3": (250, _ADJECTIVE_TEMPLATES)}  # WordNet's kind → words, their templates
 _SINGLE = (
     "Hello!",
     "Hi, how are you?",
@@ -74,11 +91,25 @@ _SINGLE = (
 )
 
 
-def prompts(seed: int = 0) -> list[str]:
-    """All prompts, shuffled."""
-    filled = (template.format(word) for template, words in _TEMPLATES.items() for word in words)
-    every = [*_SINGLE, *filled]
-    random.Random(seed).shuffle(every)
+def common_words(work: Path, kind: str, count: int) -> list[str]:
+    """The words of one of WordNet's kinds ("1" nouns, "3" adjectives) that were counted most often in its corpus."""
+    counts = Counter()
+    for line in (fetch("wordnet-base", work) / "usr/share/wordnet/cntlist.rev").read_text().splitlines():
+        sense, _, count_of_sense = line.split()
+        word, _, place = sense.partition("%")
+        if place[0] == kind and re.fullmatch("[a-z]{3,}", word):
+            counts[word] += int(count_of_sense)
+    return [word for word, _ in counts.most_common(count)]
+
+
+def prompts(work: Path, seed: int = 0) -> list[str]:
+    """All prompts, shuffled: every written one, and one about each common word; none that evaluation asks."""
+    rng = random.Random(seed)
+    every = [*_SINGLE, *(template.format(word) for template, words in _TEMPLATES.items() for word in words)]
+    for kind, (count, templates) in COMMON.items():
+        every += [rng.choice(templates).format(word) for word in common_words(work, kind, count)]
+    every = sorted(set(every) - {*CLOSED, *OPEN})
+    rng.shuffle(every)
     return every
 
 
@@ -96,10 +127,10 @@ def answers(model, processor, questions: list[str]) -> list[str | None]:
 
 def make(model_folder: Path, work: Path, batch_size: int = 24) -> list[Line]:
     """Write `manifests/chat.jsonl`."""
-    model = AutoModelForMultimodalLM.from_pretrained(model_folder, dtype=torch.bfloat16).eval()
+    model = AutoModelForMultimodalLM.from_pretrained(model_folder, dtype=choose_dtype("cpu")).eval()
     processor = AutoProcessor.from_pretrained(model_folder)
     lines = []
-    questions = prompts()
+    questions = prompts(work)
     for start in range(0, len(questions), batch_size):
         batch = questions[start : start + batch_size]
         for question, answer in zip(batch, answers(model, processor, batch), strict=True):

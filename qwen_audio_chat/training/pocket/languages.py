@@ -128,14 +128,18 @@ def lines_of(word: Word, audio: Path, seconds: float) -> Iterator[Line]:
     # other people than those of the training set; three languages have real voices in the digits alone
     held_out_speaker = source == "ktuberling-data" or (source == "tuxpaint-digits" and language in ("ja", "ko", "zh"))
     split = ("dev" if bucket(identifier) < 0.5 else "test") if held_out_speaker else "train"
-    yield clip_line(audio, WHICH_LANGUAGE, NAMES[language], seconds, split, **origin)
     text = plain(english)
+    place = bucket(text)
+    text_split = "test" if place < 0.1 else "dev" if place < 0.2 else "train"
+    # What the alignment learns of a clip is the same for both tasks, and tells neither what is held out for the other.
+    name = "" if held_out_speaker or language == "en" else NAMES[language]
+    meaning = text if text_split == "train" else ""
+    heard = " ".join(filter(None, (name, meaning)))
+    yield clip_line(audio, WHICH_LANGUAGE, NAMES[language], seconds, split, heard=heard, **origin)
     if text and 1 <= len(text.split()) <= 6:
-        place = bucket(text)
-        split = "test" if place < 0.1 else "dev" if place < 0.2 else "train"
-        spoken = language if language in LANGUAGES else "unknown"
+        spoken = language if language in LANGUAGES and not held_out_speaker else "unknown"
         prompt = ENGLISH if language == "en" else TaskPrompt("translate", spoken, instruction="itn")
-        yield clip_line(audio, prompt, text, seconds, split, **origin)
+        yield clip_line(audio, prompt, text, seconds, text_split, heard=heard, **origin)
 
 
 PARTS = {"ktuberling": ktuberling, "telephone": telephone, "tuxpaint": tuxpaint, "synthetic": synthetic}
