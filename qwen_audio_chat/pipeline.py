@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from .audio import MAX_CLIP_SECONDS
 from .chatml import EncodedChat, conversation_audios, encode_conversation
 from .generation import GenerationOptions, KeyValueCache, RepetitionGuard, Sampler, TextStream, decode, prefill
 from .guidance import Guide, guide_for, spell
@@ -30,6 +31,7 @@ from .word_times import word_times
 
 POCKET = Path(__file__).resolve().parent.parent / "assets" / "pocket"
 OFFICIAL = "Qwen/Qwen-Audio-Chat"
+SPELLED_SECONDS = 10.0
 RESERVED_FOR_ANSWER = 256  # tokens of the context that a prompt leaves free, if so many are asked for
 
 
@@ -227,6 +229,11 @@ class AudioChat:
     def spells(self) -> bool:
         """Whether the model spells its audio frames, which holds transcripts to the sound and times their words."""
         return self.model.letter_head is not None
+
+    @property
+    def transcript_seconds(self) -> float:
+        """How much speech is best transcribed at a time: a model that spells is small, and loses its place in more."""
+        return SPELLED_SECONDS if self.spells else MAX_CLIP_SECONDS
 
     def time_words(self, text: str, source, session: Session) -> list[TimedWord]:
         """The words of a transcript with the times at which the audio spells them; for a model that `spells`.

@@ -1,33 +1,72 @@
-"""A task in tags on one audio of any length: each piece of at most 30 s by itself, answered as one."""
+"""How a request is best answered: as a conversation, or as a task in tags on one audio of any length, in pieces."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from .audio import SAMPLE_RATE, load_audio, split_audio
-from .chatml import encode_text
+from .audio import MAX_CLIP_SECONDS, SAMPLE_RATE, load_audio, split_audio
+from .chatml import content_parts, conversation_audios, encode_text
 from .generation import GenerationOptions
 from .pipeline import AudioChat
+from .questions import QUESTIONS, task_prompt, wants_transcript
 from .reply import Reply
 from .sessions import Session
 from .tags import TaskPrompt, write_words
 from .word_times import timed_words_to_ids
 
 
-def pieces(source: Any) -> Iterator[tuple[float, np.ndarray]]:
-    """(start in seconds, 16 kHz float32 [samples]) of each piece of at most 30 s of an audio.
+def answer(
+    chat: AudioChat,
+    conversation: Sequence[dict],
+    options: GenerationOptions = GenerationOptions(),  # noqa: B008 - frozen
+    *,
+    session: Session | None = None,
+    cancel: threading.Event | None = None,
+    meant: Any = None,
+) -> Reply:
+    """Answer the last message as the model does it best: as `AudioChat.stream`, or the task that it asks for in tags.
+
+    A pretrained model knows tags alone. One that spells its frames times words by them, and transcribes longer speech
+    in parts of `chat.transcript_seconds`.
+
+    Args:
+        meant: the audio that the last message is about, where its own (or the only one) isn't it.
+
+    Raises:
+        pipeline.ChatError, audio.AudioError: while reading, as `AudioChat.stream`.
+    """
+    if conversation and conversation[-1]["role"] == "user":
+        last = conversation[-1]
+        audios = conversation_audios([last]) or conversation_audios(conversation)
+        meant = audios[0] if meant is None and len(audios) == 1 else meant
+        words = "".join(part["text"] for part in content_parts(last) if part["type"] == "text")
+        task = task_prompt(words, pretrained=chat.info.is_pretrained)
+        if chat.spells and len(audios) == 1 and wants_transcript(last) and _is_long(meant, chat.transcript_seconds):
+            task = QUESTIONS["transcribe"].tags
+        if task is not None and meant is not None and (chat.info.is_pretrained or chat.spells):
+            return TaskReply(chat, task, meant, options, session, cancel)
+    return chat.stream(conversation, options, session=session, cancel=cancel)
+
+
+def _is_long(source: Any, seconds: float) -> bool:
+    return len(load_audio(source)) > seconds * SAMPLE_RATE
+
+
+def pieces(source: Any, seconds: float = MAX_CLIP_SECONDS) -> Iterator[tuple[float, np.ndarray]]:
+    """(start in seconds, 16 kHz float32 [samples]) of each piece of an audio.
 
     Args:
         source: anything that `audio.load_audio` takes.
+        seconds: of the longest piece.
 
     Raises:
         audio.AudioError: the audio can't be used.
     """
     samples = 0
-    for piece in split_audio(load_audio(source)):
+    for piece in split_audio(load_audio(source), seconds):
         yield samples / SAMPLE_RATE, piece
         samples += len(piece)
 
@@ -45,9 +84,9 @@ def without_times(task: TaskPrompt) -> TaskPrompt:
 class TaskReply(Reply):
     """The answer to a task, read like that to a conversation.
 
-    A model that spells its frames transcribes, and the times are where it spells the words; any other writes them
-    itself. Where words have times, each piece's part begins with `<|0.00|>`, which stands in its prompt: so it can be
-    told where the times begin anew. Otherwise each part is a line.
+    A model that spells its frames transcribes in parts, and the times are where it spells the words; any other writes
+    them itself. Where words have times, each piece's part begins with `<|0.00|>`, which stands in its prompt: so it can
+    be told where the times begin anew. Otherwise each piece is a line.
     """
 
     def __init__(
@@ -60,33 +99,49 @@ class TaskReply(Reply):
         cancel: threading.Event | None = None,
     ):
         super().__init__(chat.info.context_limit)
-        self._pieces = self._answer(chat, task, source, options, session, cancel)
+        self._chat, self._task, self._options, self._cancel = chat, task, options, cancel
+        self._session = session or Session()
+        self._pieces = self._answer(source)
 
-    def _answer(self, chat, task, source, options, session, cancel) -> Iterator[str]:
-        session = session or Session()
+    def _answer(self, source: Any) -> Iterator[str]:
+        tokenizer, timed = self._chat.tokenizer, self._task.timestamps
         for start, piece in pieces(source):
-            if task.timestamps:
-                yield self._add("<|0.00|>", [chat.tokenizer.convert_tokens_to_ids("<|0.00|>")])
-            elif start:
-                yield self._add("\n", encode_text(chat.tokenizer, "\n"))
-            timed = task.timestamps and chat.spells
-            asked = without_times(task) if timed else task
-            part = chat.stream([task_message(asked, piece)], options, session=session, cancel=cancel)
-            first_token, said = self.stats.ttft_s, len(self.token_ids)
             if timed:
-                words = chat.time_words(part.finish().text, piece, session)
-                yield self._add(write_words(words), timed_words_to_ids(chat.tokenizer, words))
+                yield self._add("<|0.00|>", [tokenizer.convert_tokens_to_ids("<|0.00|>")])
+            elif start:
+                yield self._add("\n", encode_text(tokenizer, "\n"))
+            if timed and self._chat.spells:
+                parts = self._parts(piece, without_times(self._task))
+                words = self._chat.time_words(" ".join(part.finish().text for part in parts), piece, self._session)
+                yield self._add(write_words(words), timed_words_to_ids(tokenizer, words))
             else:
-                for text in part:
+                for number, part in enumerate(self._parts(piece, self._task)):
+                    if number:
+                        yield self._add(" ", encode_text(tokenizer, " "))
+                    said = len(self.token_ids)
+                    for text in part:
+                        self.token_ids[said:] = part.token_ids
+                        yield self._add(text)
                     self.token_ids[said:] = part.token_ids
-                    yield self._add(text)
-                self.token_ids[said:] = part.token_ids
-            self.stats, self.finish_reason = part.stats, part.finish_reason
-            self.stats.ttft_s = part.stats.ttft_s if first_token is None else first_token
             if self.finish_reason == "cancelled":
                 return
 
-    def _add(self, text: str, ids: list[int] = ()) -> str:
+    def _parts(self, piece: np.ndarray, task: TaskPrompt) -> Iterator[Reply]:
+        """The answers about the parts of a piece, each to be read to its end before the next; a cancelled one is the
+        last."""
+        longest = self._chat.transcript_seconds if task.task == "transcribe" else MAX_CLIP_SECONDS
+        for part in split_audio(piece, longest):
+            reply = self._chat.stream(
+                [task_message(task, part)], self._options, session=self._session, cancel=self._cancel
+            )
+            yield reply
+            first_token = self.stats.ttft_s
+            self.stats, self.finish_reason = reply.stats, reply.finish_reason
+            self.stats.ttft_s = reply.stats.ttft_s if first_token is None else first_token
+            if self.finish_reason == "cancelled":
+                return
+
+    def _add(self, text: str, ids: Sequence[int] = ()) -> str:
         self.text += text
         self.token_ids += ids
         return text

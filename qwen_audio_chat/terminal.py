@@ -7,6 +7,7 @@ from .audio import load_audio
 from .chatml import Conversation
 from .generation import GenerationOptions
 from .model_arguments import add_model_arguments, load_from
+from .task_reply import answer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +57,7 @@ def _read_line() -> str:
 
 
 def _say(chat, conversation: Conversation, options: GenerationOptions, session) -> None:
-    reply = chat.stream(conversation, options, session=session)
+    reply = answer(chat, conversation, options, session=session)
     for piece in reply:
         print(piece, end="", flush=True)
     print(flush=True)

@@ -1,4 +1,4 @@
-"""Transcripts of audio of any length, a segment per piece of at most 30 s; and the command `transcribe`."""
+"""Transcripts of audio of any length, a segment per piece; and the command `transcribe`."""
 
 import argparse
 import json
@@ -11,10 +11,10 @@ from .audio import SAMPLE_RATE, AudioError
 from .chatml import Conversation
 from .model_arguments import add_model_arguments, load_from
 from .pipeline import AudioChat
-from .questions import question, task_prompt
+from .questions import question
 from .subtitles import to_srt
 from .tags import TimedWord, strip_tags
-from .task_reply import pieces, task_message
+from .task_reply import answer, pieces
 
 AUDIO_SUFFIXES = {".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".webm", ".mp4", ".mov", ".mkv"}
 
@@ -26,10 +26,8 @@ def transcribe(chat: AudioChat, source: Any) -> Iterator[TimedWord]:
         audio.AudioError: the audio can't be used.
     """
     words = question("transcribe")
-    for start, piece in pieces(source):
-        task = task_prompt(words, pretrained=chat.info.is_pretrained)
-        asked = Conversation().ask(words, [piece]) if task is None else [task_message(task, piece)]
-        reply = chat.stream(asked).finish()
+    for start, piece in pieces(source, chat.transcript_seconds):
+        reply = answer(chat, Conversation().ask(words, [piece])).finish()
         yield TimedWord(round(start, 3), round(start + len(piece) / SAMPLE_RATE, 3), strip_tags(reply.text))
 
 

@@ -10,9 +10,8 @@ from ..audio import AudioError
 from ..chatml import Conversation
 from ..generation import GenerationOptions
 from ..pipeline import ChatError
-from ..questions import task_prompt
 from ..reply import Reply
-from ..task_reply import TaskReply
+from ..task_reply import answer
 from . import render
 from .context import PageContext
 from .state import Visitor
@@ -40,7 +39,11 @@ class Answers:
         reply = None
         try:
             yield self.context.view(visitor, lang, partial="", activity=text("listening", lang) + " …")
-            reply = self._reply(visitor, conversation, generation_options(*settings), cancel)
+            *_, (_, _, meant) = render.walk(conversation)
+            reply = answer(
+                self.context.chat, conversation, generation_options(*settings), session=visitor.session, cancel=cancel,
+                meant=meant and meant[1].wav,
+            )  # fmt: skip
             drawn = 0.0
             for _ in reply:
                 if visitor.cancel is not cancel:
@@ -58,16 +61,6 @@ class Answers:
                 if visitor.cancel is cancel:
                     self._keep(visitor, reply, lang)
         yield self.context.view(visitor, lang, box={})
-
-    def _reply(self, visitor: Visitor, conversation: Conversation, options: GenerationOptions, cancel) -> Reply:
-        """The answer to the last message, asked for in words or in tags, as the model needs."""
-        chat, last = self.context.chat, conversation[-1]
-        if last["role"] == "user":
-            task = task_prompt(render.message_text(last), pretrained=chat.info.is_pretrained)
-            *_, (_, _, meant) = render.walk(conversation)
-            if task is not None and meant is not None and (chat.info.is_pretrained or chat.info.is_pocket):
-                return TaskReply(chat, task, meant[1].wav, options, visitor.session, cancel)
-        return chat.stream(conversation, options, session=visitor.session, cancel=cancel)
 
     def _keep(self, visitor: Visitor, reply: Reply | None, lang: str) -> None:
         """Add what was said to the conversation, whether or not the model came to an end."""

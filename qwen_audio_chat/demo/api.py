@@ -15,6 +15,7 @@ from ..audio import AudioError, load_audio
 from ..chatml import Conversation
 from ..pipeline import AudioChat, ChatError
 from ..questions import question as question_for
+from ..task_reply import answer
 from .messages import MAX_AUDIOS, check_length
 from .texts import text
 
@@ -71,7 +72,7 @@ class Programs:
             waveforms = [load_audio(source) for source in sources]
             check_length(waveforms, self.chat.info, "en")
             question = question or question_for("hear" if len(waveforms) == 1 else "hear_each")
-            return self.chat.stream(Conversation().ask(question, waveforms)).finish().text
+            return answer(self.chat, Conversation().ask(question, waveforms)).finish().text
         except (ChatError, AudioError) as error:
             raise gr.Error(str(error), print_exception=False) from error
 

@@ -95,7 +95,10 @@ def _predict(args: argparse.Namespace) -> tuple[dict[str, Any], list[Prediction]
     chat = load_from(args)
     predictor = ModelPredictor(chat)
     name = f"{args.model or chat.info.name} ({chat.info.precision}, weights {predictor.weights})"
-    runner = Runner(task, samples, args.output, model=name, prompt=prompt, language=args.language)
+    runner = Runner(
+        task, samples, args.output, model=name, prompt=prompt, language=args.language,
+        transcript_seconds=chat.transcript_seconds,
+    )  # fmt: skip
     return runner.identity, runner.run(predictor, args.batch_size)
 
 

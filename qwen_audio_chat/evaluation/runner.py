@@ -59,6 +59,7 @@ class Runner:
         model: name of the model, part of the identity of the run.
         prompt: "tags" or "chat".
         language: of the audio, where neither sample nor source tells.
+        transcript_seconds: of the longest speech that the model transcribes at a time, as `AudioChat.transcript_seconds`.
 
     Raises:
         DataError: a sample can't be asked in this way, or the folder holds the predictions of another run.
@@ -73,9 +74,10 @@ class Runner:
         model: str,
         prompt: str = "tags",
         language: str = "en",
+        transcript_seconds: float = MAX_CLIP_SECONDS,
     ):
         self.task, self.samples, self.output = task, list(samples), output
-        self.prompt, self.language = prompt, language
+        self.prompt, self.language, self.transcript_seconds = prompt, language, transcript_seconds
         for sample in self.samples:  # a question that is missing should be known before hours of work
             if prompt == "chat":
                 chat_messages(task, sample, [np.empty(0)] * len(sample.audios))
@@ -86,6 +88,7 @@ class Runner:
             "task": task.name,
             "prompt": prompt,
             "language": language,
+            "transcript_seconds": transcript_seconds,
             "official": all(sample.official for sample in self.samples),
             "samples": len(self.samples),
             "data": fingerprint(self.samples),
@@ -167,10 +170,12 @@ class Runner:
             return job
         job.seconds = round(sum(map(len, audios)) / SAMPLE_RATE, 3)
         groups = [audios]
-        if self.prompt == "tags" and job.seconds > MAX_CLIP_SECONDS:
-            # A conversation takes long audio as it is; the tag format knows one clip.
+        transcribes = self.task.tags is not None and self.task.tags.task == "transcribe"
+        longest = self.transcript_seconds if transcribes and self.task.joins_pieces else MAX_CLIP_SECONDS
+        # A conversation takes long audio as it is, if the model can; the tag format knows one clip.
+        if job.seconds > longest and (self.prompt == "tags" or longest < MAX_CLIP_SECONDS):
             if self.task.joins_pieces:
-                groups = [[piece] for piece in split_audio(audios[0])]
+                groups = [[piece] for piece in split_audio(audios[0], longest)]
                 job.notice = f"asked in {len(groups)} pieces"
             else:
                 groups = [[audio[: int(MAX_CLIP_SECONDS * SAMPLE_RATE)] for audio in audios]]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from transformers import WhisperForConditionalGeneration, WhisperTokenizerFast
 
+from ..audio import MAX_CLIP_SECONDS
 from .baselines import evenly_spaced, most_frequent
 from .held_out import HeldOutSet, held_out_sets
 from .metrics import Metric
@@ -57,6 +58,7 @@ def measure(
     *,
     weights: str,
     batch_size: int,
+    transcript_seconds: float = MAX_CLIP_SECONDS,
 ) -> None:
     """Fill in the scores of one set.
 
@@ -65,19 +67,20 @@ def measure(
         parent: gives name and predictor of the model that the pocket was made of, or None where it has no answer.
         output: folder of the scoreboard; the predictions of each model get a folder of their own below it.
         weights: of the pocket, as a name; predictions of other weights are kept apart.
+        transcript_seconds: of the longest speech that the pocket transcribes at a time.
     """
     task, samples = held_out.task, held_out.samples
 
-    def run(model: str, predict: Predict, prompt: str) -> list[Prediction]:
+    def run(model: str, predict: Predict, prompt: str, longest: float = MAX_CLIP_SECONDS) -> list[Prediction]:
         folder = output / _file_name(held_out.name) / _file_name(f"{model} {prompt}")
-        runner = Runner(task, samples, folder, model=model, prompt=prompt)
+        runner = Runner(task, samples, folder, model=model, prompt=prompt, transcript_seconds=longest)
         return [prediction for prediction in runner.run(predict, batch_size) if not prediction.error]
 
     answers = {}
     if task.tags is not None:
-        answers[POCKET_TAGS] = run(f"pocket {weights}", pocket, "tags")
+        answers[POCKET_TAGS] = run(f"pocket {weights}", pocket, "tags", transcript_seconds)
     if task.name in CHAT_TASKS:
-        answers[POCKET_CHAT] = run(f"pocket {weights}", pocket, "chat")
+        answers[POCKET_CHAT] = run(f"pocket {weights}", pocket, "chat", transcript_seconds)
     heard = next(iter(answers.values()))
     held_out.broken = len(samples) - len(heard)
     if not heard:
@@ -201,7 +204,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if held_out is likelihood:
             held_out.scores = measure_likelihood({POCKET_CHAT: pocket, SMOLLM2: smollm2()}, SMOLLM2, args.output)
         else:
-            measure(held_out, predictor, parent, args.output, weights=predictor.weights, batch_size=args.batch_size)
+            measure(
+                held_out, predictor, parent, args.output, weights=predictor.weights, batch_size=args.batch_size,
+                transcript_seconds=pocket.transcript_seconds,
+            )  # fmt: skip
         write_whole(args.output / "scoreboard.md", markdown(sets))
         write_whole(args.output / "scoreboard.json", json.dumps(figures(sets), indent=2) + "\n")
     print(markdown(sets))

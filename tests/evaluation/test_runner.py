@@ -193,6 +193,17 @@ def test_long_speech_is_asked_in_pieces_and_other_audio_is_cut(tmp_path, clip):
     assert (chat.prediction, chat.notice) == (f"length {70 * 16000}", None)
 
 
+@pytest.mark.parametrize("prompt", ["tags", "chat"])
+def test_a_model_that_loses_its_place_transcribes_in_shorter_pieces(tmp_path, clip, prompt):
+    soundfile.write(tmp_path / "long.wav", clip(12), 16000)
+    (tmp_path / "data.jsonl").write_text('{"audio": "long.wav", "text": "x"}')
+    [speech] = runner(tmp_path / "data.jsonl", tmp_path / "asr", prompt=prompt, transcript_seconds=10).run(Counting())
+    lengths = [int(word) for word in speech.prediction.split()[1::2]]
+    assert len(lengths) == 2 and max(lengths) <= 10 * 16000 and sum(lengths) == 12 * 16000
+    [scene] = runner(tmp_path / "data.jsonl", tmp_path / "asc", "asc", transcript_seconds=10).run(Counting())
+    assert scene.prediction == f"length {12 * 16000}"
+
+
 def test_dialogues_are_asked_as_chat(tiny_chat, tmp_path, clip):
     for name in "ab":
         soundfile.write(tmp_path / f"{name}.wav", clip(0.5, 300 + ord(name)), 16000)
