@@ -7,13 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from qwen_audio_chat.model import QwenAudioForConditionalGeneration
 from qwen_audio_chat.model.checkpoint import load_model
+from qwen_audio_chat.training.alignment import AlignmentHead, load_head, save_head
 from qwen_audio_chat.training.augment import augment, room_response
 from qwen_audio_chat.training.pocket import sources
 from qwen_audio_chat.training.pocket.manifests import read_manifest, write_clip, write_shard
 from qwen_audio_chat.training.pocket.phrases import phrases
 from qwen_audio_chat.training.pocket.release import release
+from qwen_audio_chat.training.pocket.restore import restore
 from qwen_audio_chat.training.pocket.spoken import speakable, transcript
 
 SECOND = 16_000
@@ -47,6 +51,25 @@ def test_every_generated_phrase_has_a_transcript_and_depends_on_the_seed_alone()
     spelled = sum(text is None for text in texts)
     assert spelled < 40, "only a few phrases may be refused"
     assert all(not any(char.isdigit() for char in text) for text in texts if text)
+
+
+def test_restored_weights_lie_between_trained_and_original(tiny_folder, tiny_chat, tmp_path):
+    original = load_pretrained(tiny_folder)
+    for parameter in tiny_chat.model.parameters():
+        torch.nn.init.constant_(parameter, 1.0)
+    tiny_chat.model.save_pretrained(tmp_path / "trained")
+    tiny_chat.processor.save_pretrained(tmp_path / "trained")
+    save_head(AlignmentHead(48, [1, 2, 5]), tmp_path / "trained")
+    restore(tmp_path / "trained", tiny_folder, 0.25, tmp_path / "restored")
+    restored = load_pretrained(tmp_path / "restored")
+    for name, value in restored.items():
+        moved = "language_model" in name and "embed_tokens" not in name
+        torch.testing.assert_close(value, 0.75 + 0.25 * original[name] if moved else torch.ones_like(value))
+    assert load_head(tmp_path / "restored").vocabulary.tolist() == [1, 2, 5]
+
+
+def load_pretrained(folder: Path) -> dict[str, torch.Tensor]:
+    return dict(QwenAudioForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).named_parameters())
 
 
 @pytest.fixture
