@@ -40,7 +40,9 @@ def test_the_parts_can_be_read_as_they_come(tiny_chat, clip):
 
 
 @pytest.mark.parametrize(
-    ("words", "seconds"), [("Transcribe the audio.", 3.0), ("Which sound is in the audio?", 12.0)], ids=["short", "other"]
+    ("words", "seconds"),
+    [("Transcribe the audio.", 3.0), ("Which sound is in the audio?", 12.0)],
+    ids=["short", "other"],
 )
 def test_everything_else_is_a_conversation(tiny_chat, clip, words, seconds):
     conversation = asked(words, clip(seconds))

@@ -59,7 +59,7 @@ class Runner:
         model: name of the model, part of the identity of the run.
         prompt: "tags" or "chat".
         language: of the audio, where neither sample nor source tells.
-        transcript_seconds: of the longest speech that the model transcribes at a time, as `AudioChat.transcript_seconds`.
+        transcript_seconds: of the longest speech that it transcribes at a time, see `AudioChat.transcript_seconds`.
 
     Raises:
         DataError: a sample can't be asked in this way, or the folder holds the predictions of another run.

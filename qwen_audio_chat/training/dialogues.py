@@ -175,7 +175,7 @@ def missing(several: Sequence[Fact], rng: np.random.Generator) -> Conversation:
     return talk.answer(f"There is no audio {number}.")
 
 
-def dialogues(clips: Sequence[Clip], count: int, seed: int = 0, longest: float = 24.0) -> list[Dialogue]:
+def dialogues(clips: Sequence[Clip], count: int, seed: int = 0, longest: float = 18.0) -> list[Dialogue]:
     """Draw dialogues over labelled clips.
 
     Args:
@@ -191,8 +191,8 @@ def dialogues(clips: Sequence[Clip], count: int, seed: int = 0, longest: float =
             known[found[0].kind].append(found)
     weights = np.array([WEIGHTS[kind] for kind in known])
     kinds = {  # share of each, and what makes it
-        "single": (0.4, single), "turns": (0.18, in_turns), "about one": (0.12, about_one), "find": (0.15, find),
-        "compare": (0.05, compare), "order": (0.05, order), "missing": (0.05, missing),
+        "single": (0.3, single), "turns": (0.14, in_turns), "about one": (0.12, about_one), "find": (0.28, find),
+        "compare": (0.06, compare), "order": (0.05, order), "missing": (0.05, missing),
     }  # fmt: skip
     result = []
     while len(result) < count:

@@ -3,8 +3,8 @@
 Fine-tuning moves far for what it has few examples of, and forgets; a point on the line between both models keeps most
 of either (Wortsman et al., "Robust fine-tuning of zero-shot models", arXiv 2109.01903).
 
-    python -m qwen_audio_chat.training.pocket.restore --model build/pocket/joint/final --original build/pocket/initial \\
-        --share 0.5 --output build/pocket/joint-restored
+    python -m qwen_audio_chat.training.pocket.restore --model build/pocket/joint/final \\
+        --original build/pocket/initial --share 0.5 --output build/pocket/joint-restored
 """
 
 import argparse
