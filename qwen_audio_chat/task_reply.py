@@ -105,32 +105,35 @@ class TaskReply(Reply):
 
     def _answer(self, source: Any) -> Iterator[str]:
         tokenizer, timed = self._chat.tokenizer, self._task.timestamps
-        for start, piece in pieces(source):
+        longest = self._chat.transcript_seconds if self._task.task == "transcribe" else MAX_CLIP_SECONDS
+        cut = [(start, piece, split_audio(piece, longest)) for start, piece in pieces(source)]
+        if (count := sum(len(parts) for *_, parts in cut)) > 1:
+            seconds = sum(len(piece) for _, piece, _ in cut) / SAMPLE_RATE
+            self.notices.append(f"The audio is {seconds:.0f} s long and was heard in {count} pieces.")
+        for start, piece, parts in cut:
             if timed:
                 yield self._add("<|0.00|>", [tokenizer.convert_tokens_to_ids("<|0.00|>")])
             elif start:
                 yield self._add("\n", encode_text(tokenizer, "\n"))
             if timed and self._chat.spells:
-                parts = self._parts(piece, without_times(self._task))
-                words = self._chat.time_words(" ".join(part.finish().text for part in parts), piece, self._session)
+                said = " ".join(part.finish().text for part in self._listen(parts, without_times(self._task)))
+                words = self._chat.time_words(said, piece, self._session)
                 yield self._add(write_words(words), timed_words_to_ids(tokenizer, words))
             else:
-                for number, part in enumerate(self._parts(piece, self._task)):
+                for number, part in enumerate(self._listen(parts, self._task)):
                     if number:
                         yield self._add(" ", encode_text(tokenizer, " "))
-                    said = len(self.token_ids)
+                    before = len(self.token_ids)
                     for text in part:
-                        self.token_ids[said:] = part.token_ids
+                        self.token_ids[before:] = part.token_ids
                         yield self._add(text)
-                    self.token_ids[said:] = part.token_ids
+                    self.token_ids[before:] = part.token_ids
             if self.finish_reason == "cancelled":
                 return
 
-    def _parts(self, piece: np.ndarray, task: TaskPrompt) -> Iterator[Reply]:
-        """The answers about the parts of a piece, each to be read to its end before the next; a cancelled one is the
-        last."""
-        longest = self._chat.transcript_seconds if task.task == "transcribe" else MAX_CLIP_SECONDS
-        for part in split_audio(piece, longest):
+    def _listen(self, parts: Sequence[np.ndarray], task: TaskPrompt) -> Iterator[Reply]:
+        """The answers about the parts, each to be read to its end before the next; a cancelled one is the last."""
+        for part in parts:
             reply = self._chat.stream(
                 [task_message(task, part)], self._options, session=self._session, cancel=self._cancel
             )

@@ -31,6 +31,7 @@ def test_a_model_that_spells_transcribes_long_speech_in_parts(tiny_chat, clip):
     each = [tiny_chat.stream([task_message(QUESTIONS["transcribe"].tags, part)], SHORT).finish() for part in parts]
     assert len(parts) >= 3 and reply.text == " ".join(part.text for part in each)
     assert tiny_chat.tokenizer.decode(reply.token_ids) == reply.text
+    assert reply.notices == [f"The audio is 22 s long and was heard in {len(parts)} pieces."]
 
 
 def test_the_parts_can_be_read_as_they_come(tiny_chat, clip):
