@@ -1,10 +1,10 @@
 """The pocket model from nothing to a folder that `from_pretrained` loads; every step goes on where it was stopped.
 
     python -m qwen_audio_chat.training.pocket.recipe --work build/pocket
-    python -m qwen_audio_chat.training.pocket.recipe --work build/pocket --start assets/pocket --only joint
+    python -m qwen_audio_chat.training.pocket.recipe --work build/pocket --start assets/pocket --only joint-all
 
-Fetch, synthesize, mix, then the stages of `python -m qwen_audio_chat train`, each from the result of the one before;
-at last the weights are quantized. `evaluation/scoreboard.py` measures them.
+Fetch, synthesize, mix, then the stages of `python -m qwen_audio_chat train`, each from the result of the one before:
+first speech alone, then every sound. At last the weights are quantized. `evaluation/scoreboard.py` measures them.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from .. import cli
 from ..dialogues import dialogues, write
 from ..manifest import Clip, read_manifests
 from .release import release
+from .restore import restore
 from .sources import DEFAULT_WORK
 
 log = logging.getLogger(__name__)
@@ -33,31 +34,51 @@ class Run:
     """One stage of training.
 
     Attributes:
-        stage: of `stages.STAGES`; also the name of its folder under `work`.
+        name: of its folder under `work`.
+        stage: of `stages.STAGES`.
         data: pattern of manifests under `work/manifests`, without their ".jsonl", to how many of their lines are mixed
             in: drawn at random, again and again where there are too few.
         options: more words for the command.
+        restored: share of the untrained language model that is mixed into the result, see `restore`.
     """
 
+    name: str
     stage: str
     data: dict[str, int]
     options: tuple[str, ...]
+    restored: float = 0.0
 
 
 RUNS = (
     Run(
-        "align",
+        "align", "align",
         {"speech-flite-*": 3000, "speech-festival-*": 500, "speech-piper-*": 1000, "speech-kokoro-*": 3000,
          "speech-human-prompts": 700},
         ("--steps", "1500", "--batch-tokens", "2600", "--augment", "--decay", "0.4", "--save-every", "100"),
     ),
     Run(
-        "joint",
+        "joint", "joint",
         {"speech-flite-*": 1000, "speech-festival-*": 200, "speech-piper-*": 500, "speech-kokoro-*": 2000,
          "speech-human-prompts": 300, "dialogues": 5000, "languages-*": 700, "sounds": 900, "notes": 800,
          "chat": 800},
         ("--steps", "450", "--batch-tokens", "1600", "--augment", "--corruption", "0.1", "--warmup", "30",
          "--decay", "0.5", "--learning-rate", "2.5", "--alignment", "0.3", "--save-every", "75"),
+    ),
+    Run(
+        "align-all", "align",
+        {"speech-flite-*": 1750, "speech-festival-*": 450, "speech-piper-*": 1500, "speech-kokoro-*": 4500,
+         "speech-human-prompts": 700, "sounds": 5000, "notes": 2500, "languages-*": 4000},
+        ("--steps", "800", "--batch-tokens", "2600", "--augment", "--decay", "0.4", "--learning-rate", "0.6",
+         "--save-every", "50"),
+        restored=0.5,
+    ),
+    Run(
+        "joint-all", "joint",
+        {"speech-flite-*": 150, "speech-festival-*": 50, "speech-piper-*": 150, "speech-kokoro-*": 450,
+         "speech-human-prompts": 100, "dialogues": 2000, "languages-*": 1300, "sounds": 1100, "notes": 600,
+         "chat": 900},
+        ("--steps", "400", "--batch-tokens", "1600", "--augment", "--corruption", "0.1", "--warmup", "30",
+         "--decay", "0.5", "--learning-rate", "2", "--alignment", "0.3", "--save-every", "40"),
     ),
 )  # fmt: skip
 RECORDED = {
@@ -109,30 +130,34 @@ def select(work: Path, pattern: str, dev: bool = False) -> list[Path]:
 
 
 def mix(run: Run, work: Path) -> Path:
-    """Write `manifests/mix-<stage>.jsonl`, each kind of data in the share that the run asks for."""
+    """Write `manifests/mix-<name>.jsonl`, each kind of data in the share that the run asks for."""
     rng, mixed = random.Random(0), []
     for pattern, count in run.data.items():
         lines = [line for path in select(work, pattern) for line in path.read_text("utf-8").splitlines()]
         lines = [line for line in lines if json.loads(line).get("split", "train") == "train"]
         rng.shuffle(lines)
         mixed += (lines * (count // max(1, len(lines)) + 1))[:count]
-    path = work / f"manifests/mix-{run.stage}.jsonl"
+    path = work / f"manifests/mix-{run.name}.jsonl"
     path.write_text("\n".join(mixed) + "\n", encoding="utf-8")
     return path
 
 
 def train(run: Run, model: Path, work: Path) -> Path:
     """One stage, from `model`; returns the folder of its result."""
-    output = work / run.stage
-    if (output / "final/config.json").exists():
-        return output / "final"
-    log.info("stage %s from %s", run.stage, model)
+    output = work / run.name
+    result = output / ("restored" if run.restored else "final")
+    if (result / "config.json").exists():
+        return result
+    log.info("%s from %s", run.name, model)
     parser = argparse.ArgumentParser()
     cli.add_arguments(parser)
     held_out = [path for pattern in run.data for path in select(work, pattern, dev=True)]
     words = ["--stage", run.stage, "--model", model, "--output", output, "--train", mix(run, work)]
     words += [*(["--dev", *held_out] if held_out else []), "--no-check", "--on-error", "skip", *run.options]
-    return cli.train(parser.parse_args([str(word) for word in words]))
+    trained = cli.train(parser.parse_args([str(word) for word in words]))
+    if run.restored:
+        restore(trained, work / "initial", run.restored, result)
+    return result
 
 
 def main() -> None:
@@ -140,7 +165,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=DEFAULT_WORK, help="work folder (default: %(default)s)")
     parser.add_argument("--start", type=Path, help="go on from this model instead of the untrained one")
-    parser.add_argument("--only", choices=[run.stage for run in RUNS], nargs="*", help="these stages only")
+    parser.add_argument("--only", choices=[run.name for run in RUNS], nargs="*", help="these runs only")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     model = arguments.start or arguments.work / "initial"
@@ -149,7 +174,7 @@ def main() -> None:
     prepare_data(arguments.work)
     build_dialogues(arguments.work)
     for run in RUNS:
-        if not arguments.only or run.stage in arguments.only:
+        if not arguments.only or run.name in arguments.only:
             model = train(run, model, arguments.work)
     release(model, arguments.work / "release")
     print(f"trained: {model}; as it is shipped: {arguments.work / 'release'}")
