@@ -67,19 +67,24 @@ class QwenAudioForTraining(QwenAudioForConditionalGeneration):
     def _alignment_loss(
         self, clips: Sequence[torch.Tensor], alignment_labels: torch.Tensor, letter_labels: torch.Tensor
     ) -> torch.Tensor:
-        """CTC over the clips that have a name: per token, with the letters' part where the model spells."""
+        """What the clips say, or are named, per token; with what they spell, where the model does.
+
+        Only speech spells, and only its tokens come in order.
+        """
         targets, spellings = (
             [row[row != IGNORE].tolist() for row in labels] for labels in (alignment_labels, letter_labels)
         )
+        letters = [[letter for letter in row if letter != BLANK] for row in spellings]
         loss, tokens = clips[0].new_zeros((), dtype=torch.float32), max(1, sum(map(len, targets)))
-        if named := [(clip, row) for clip, row in zip(clips, targets, strict=True) if row]:
-            frames, names = zip(*named, strict=True)
-            loss = loss + self.alignment_head.loss(frames, names, self.get_input_embeddings(), self.alignment_others)
-        spelled = [(clip, row) for clip, row in zip(clips, spellings, strict=True) if row]
+        if named := [n for n, row in enumerate(targets) if row]:
+            loss = loss + self.alignment_head.loss(
+                [clips[n] for n in named], [targets[n] for n in named], [bool(letters[n]) for n in named],
+                self.get_input_embeddings(), self.alignment_others,
+            )  # fmt: skip
+        spelled = [n for n, row in enumerate(spellings) if row]
         if self.letter_head is not None and spelled:
-            log_probs = [self.letter_head(clip).float().log_softmax(-1) for clip, _ in spelled]
-            letters = [[letter for letter in row if letter != BLANK] for _, row in spelled]
-            loss = loss + ctc_loss(log_probs, letters) / tokens
+            log_probs = [self.letter_head(clips[n]).float().log_softmax(-1) for n in spelled]
+            loss = loss + ctc_loss(log_probs, [letters[n] for n in spelled]) / tokens
         return loss
 
     def save_pretrained(self, *args, save_original_format: bool = False, **kwargs):

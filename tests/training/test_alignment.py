@@ -1,0 +1,41 @@
+"""What audio frames are taught to say: transcripts in order, names in none."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from qwen_audio_chat.training.alignment import AlignmentHead, ctc_loss, naming_loss
+
+SURE = torch.eye(4).clamp(min=1e-6).log()  # of each class, the log-probabilities of a frame that says it
+
+
+def test_a_name_holds_for_the_whole_clip():
+    assert naming_loss([SURE[[1, 1, 1, 1]]], [[1]]).item() == pytest.approx(0, abs=1e-3)
+    assert naming_loss([SURE[[0, 1, 0, 1]]], [[1]]).item() == pytest.approx(math.log(2), abs=1e-3)
+    either = [naming_loss([SURE[frames]], [[1, 2]]).item() for frames in ([1, 2, 1, 2], [2, 2, 1, 1])]
+    assert either == pytest.approx([2 * math.log(2)] * 2, abs=1e-3)
+
+
+def test_a_word_said_twice_is_one_word_of_a_name():
+    assert naming_loss([SURE[[1, 2]]], [[1, 2, 1]]).item() == naming_loss([SURE[[1, 2]]], [[2, 1]]).item()
+
+
+def test_every_frame_learns_a_name():
+    logits = torch.zeros(50, 4, requires_grad=True)
+    naming_loss([logits.log_softmax(-1)], [[2]]).backward()
+    assert (logits.grad[:, 2] < 0).all() and (logits.grad[:, [0, 1, 3]] > 0).all()
+
+
+def test_the_loss_is_of_ctc_for_speech_and_of_naming_for_all_else():
+    torch.manual_seed(0)
+    head, table = AlignmentHead(8, range(10)), nn.Embedding(10, 8)
+    clips, targets = [torch.randn(6, 8), torch.randn(5, 8)], [[3, 4, 3], [7]]
+    rows = table.weight[[*range(10)]]
+    log_probs = [head.logits(clip, rows).log_softmax(-1) for clip in clips]
+    expected = ctc_loss(log_probs[:1], [[4, 5, 4]]) + naming_loss(log_probs[1:], [[8]])
+    loss = head.loss(clips, targets, [True, False], table)
+    torch.testing.assert_close(loss, expected / 4)
+    loss.backward()
+    assert table.weight.grad is None
