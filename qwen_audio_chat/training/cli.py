@@ -12,7 +12,7 @@ from ..chatml import encode_conversation, encode_text
 from ..model import QwenAudioConfig
 from ..model.checkpoint import choose_dtype
 from ..model.quantization import KEPT_IN_FLOAT, unpack_while_loading
-from .alignment import AlignmentHead, ctc_targets, load_head
+from .alignment import AlignmentHead, load_head
 from .augment import augment
 from .collator import Collator
 from .heard import heard
@@ -167,7 +167,7 @@ def training_arguments(args: argparse.Namespace) -> TrainingArguments:
 def alignment_vocabulary(tokenizer, examples: list[Example]) -> list[int]:
     """Every token of what the clips say."""
     told = filter(None, map(heard, examples))
-    return sorted({token for each in told for token in ctc_targets(tokenizer, each.words)})
+    return sorted({token for each in told for token in each.tokens(tokenizer)})
 
 
 def length(example: Example, tokenizer) -> float:

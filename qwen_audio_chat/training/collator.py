@@ -12,7 +12,7 @@ from ..chatml import encode_audio, encode_conversation, encode_text
 from ..model import QwenAudioProcessor
 from ..model.tokenization import END_OF_TEXT
 from ..word_times import timed_words_to_ids
-from .alignment import BLANK, ctc_targets, letter_targets
+from .alignment import BLANK, letter_targets
 from .heard import heard
 from .manifest import Clip, Dialogue, Example, ManifestError
 
@@ -101,7 +101,7 @@ class Collator:
         counts = [[clip.shape[-1] // 4 for clip in group] for group in pieces]
         names, spellings = ([[] for _ in clips] for _ in range(2))
         if (told := heard(example)) and len(clips) == 1:
-            names = [ctc_targets(self.processor.tokenizer, told.words)]
+            names = [told.tokens(self.processor.tokenizer)]
             spellings = [[] if told.letters is None else letter_targets(told.letters) or [BLANK]]
         if not self.text:
             return Row([], [], clips, names, spellings)

@@ -7,8 +7,11 @@ and the language model meets their names where it reads speech, too.
 
 from dataclasses import dataclass
 
+from transformers import PreTrainedTokenizerFast
+
 from ..questions import UNKNOWN
 from ..tags import parse_note
+from .alignment import ctc_targets, name_targets
 from .dialogues import loudness, note_name
 from .manifest import Clip, Example
 
@@ -25,6 +28,10 @@ class Heard:
 
     words: str
     letters: str | None
+
+    def tokens(self, tokenizer: PreTrainedTokenizerFast) -> list[int]:
+        """Ids of the words: of what is said in common pieces, of a name as they are."""
+        return ctc_targets(tokenizer, self.words) if self.letters else name_targets(tokenizer, self.words)
 
 
 def heard(example: Example) -> Heard | None:

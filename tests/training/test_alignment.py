@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from qwen_audio_chat.training.alignment import AlignmentHead, ctc_loss, naming_loss
+from qwen_audio_chat.training.alignment import NAMING_WEIGHT, AlignmentHead, ctc_loss, naming_loss
 
 SURE = torch.eye(4).clamp(min=1e-6).log()  # of each class, the log-probabilities of a frame that says it
 
@@ -34,7 +34,7 @@ def test_the_loss_is_of_ctc_for_speech_and_of_naming_for_all_else():
     clips, targets = [torch.randn(6, 8), torch.randn(5, 8)], [[3, 4, 3], [7]]
     rows = table.weight[[*range(10)]]
     log_probs = [head.logits(clip, rows).log_softmax(-1) for clip in clips]
-    expected = ctc_loss(log_probs[:1], [[4, 5, 4]]) + naming_loss(log_probs[1:], [[8]])
+    expected = ctc_loss(log_probs[:1], [[4, 5, 4]]) + NAMING_WEIGHT * naming_loss(log_probs[1:], [[8]])
     loss = head.loss(clips, targets, [True, False], table)
     torch.testing.assert_close(loss, expected / 4)
     loss.backward()

@@ -108,7 +108,7 @@ def test_alignment_targets_are_per_clip(tiny_processor, tiny_tokenizer, sound):
     batch = Collator(tiny_processor, text=False)([(speech, 0), (barking, 1), (german, 2)])
     assert set(batch) == {"input_features", "feature_lengths", "alignment_labels", "letter_labels"}
     names = [tiny_tokenizer.decode(row[row != IGNORE]) for row in batch["alignment_labels"]]
-    assert names == [" a dog today", " dog", " german dog"]
+    assert names == [" a dog today", " dog", " German dog"]
     spelled = [row[row != IGNORE].tolist() for row in batch["letter_labels"]]
     assert "".join(LETTERS[label - 1] for label in spelled[0]) == " a dog today"
     assert spelled[1] == [BLANK] and spelled[2] == []  # letters are silent in a bark, and learn nothing from German
