@@ -5,7 +5,7 @@ embedding, so a frame that scores well *is* close to what the language model alr
 because the model reads directions: with plain dot products the frames grow long and stay far off (cosine 0.18).
 
 Beside it, the model's own `letter_head` spells the same frames: letters are heard often enough to be learned soon, and
-keep in the frames what tells rare words apart.
+keep in the frames what tells rare words apart. The frames of what isn't English speech say what it is, all of them.
 """
 
 import json

@@ -1,7 +1,7 @@
 """What the audio frames of a clip should say: the words by which the alignment names what is heard.
 
 English speech says its own words. Any other sound is named as one would tell it: a dog, "German dog" for the word Hund,
-"guitar c sharp 4 loud" for a note. So the encoder learns to tell sounds, languages and notes apart where that is cheap,
+"guitar C sharp 4 loud" for a note. So the encoder learns to tell sounds, languages and notes apart where that is cheap,
 and the language model meets their names where it reads speech, too.
 """
 
