@@ -8,7 +8,10 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # Imported when first used: a help text, or the process that decodes a file, need not wait for PyTorch.
-_PUBLIC = {"AudioChat": ".pipeline", "Conversation": ".chatml", "GenerationOptions": ".generation", "load": ".pipeline"}
+_PUBLIC = {
+    "AudioChat": ".pipeline", "Conversation": ".chatml", "GenerationOptions": ".generation", "load": ".pipeline",
+    "answer": ".task_reply",
+}  # fmt: skip
 
 __all__ = list(_PUBLIC)
 
