@@ -18,7 +18,7 @@ from ..questions import DECLINE, LANGUAGE_NAMES, TRANSCRIBE, UNKNOWN, question
 from ..tags import parse_note
 from .manifest import Clip, Dialogue
 
-WEIGHTS = {"transcribe": 0.5, "sound": 0.18, "language": 0.1, "translate": 0.1, "note": 0.06, "nothing": 0.06}
+WEIGHTS = {"transcribe": 0.35, "sound": 0.28, "language": 0.14, "translate": 0.1, "note": 0.06, "nothing": 0.07}
 """How often a clip of each kind is drawn, whatever the number of clips."""
 _ORDINALS = ("first", "second", "third", "fourth")
 

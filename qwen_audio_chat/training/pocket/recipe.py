@@ -26,7 +26,7 @@ from .sources import DEFAULT_WORK
 log = logging.getLogger(__name__)
 
 HOURS = {"flite": 12, "piper": 4, "festival": 4, "kokoro": 12}  # of English speech by synthesizer
-DIALOGUES = 12_000
+DIALOGUES, LONGEST = 12_000, 9.0  # how many, and seconds of sound in one over several clips: long ones cost most
 
 
 @dataclass(frozen=True)
@@ -74,11 +74,11 @@ RUNS = (
     ),
     Run(
         "joint-all", "joint",
-        {"speech-flite-*": 150, "speech-festival-*": 50, "speech-piper-*": 150, "speech-kokoro-*": 450,
-         "speech-human-prompts": 100, "dialogues": 2000, "languages-*": 1300, "sounds": 1100, "notes": 600,
-         "chat": 900},
-        ("--steps", "400", "--batch-tokens", "1600", "--augment", "--corruption", "0.1", "--warmup", "30",
-         "--decay", "0.5", "--learning-rate", "2", "--alignment", "0.3", "--save-every", "40"),
+        {"speech-flite-*": 30, "speech-festival-*": 10, "speech-piper-*": 40, "speech-kokoro-*": 120,
+         "speech-human-prompts": 50, "dialogues": 1100, "languages-*": 900, "sounds": 800, "notes": 250,
+         "chat": 450},
+        ("--steps", "310", "--batch-tokens", "800", "--augment", "--corruption", "0.1", "--warmup", "20",
+         "--decay", "0.4", "--learning-rate", "2", "--alignment", "0.3", "--save-every", "40"),
     ),
 )  # fmt: skip
 RECORDED = {
@@ -119,7 +119,7 @@ def build_dialogues(work: Path) -> None:
         manifests = [found for pattern in MATERIAL for found in select(work, pattern)]
         clips = [e for e in read_manifests(manifests, split="train", check_audio=False) if isinstance(e, Clip)]
         partial = path.with_suffix(".tmp")
-        write(dialogues(clips, DIALOGUES), partial)
+        write(dialogues(clips, DIALOGUES, longest=LONGEST), partial)
         partial.rename(path)
 
 
