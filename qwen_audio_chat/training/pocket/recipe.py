@@ -68,17 +68,16 @@ RUNS = (
         "align-all", "align",
         {"speech-flite-*": 1750, "speech-festival-*": 450, "speech-piper-*": 1500, "speech-kokoro-*": 4500,
          "speech-human-prompts": 700, "sounds": 5000, "notes": 2500, "languages-*": 4000},
-        ("--steps", "800", "--batch-tokens", "2600", "--augment", "--decay", "0.4", "--learning-rate", "0.6",
+        ("--steps", "850", "--batch-tokens", "2600", "--augment", "--decay", "0.2", "--learning-rate", "0.6",
          "--save-every", "50"),
-        restored=0.5,
     ),
     Run(
         "joint-all", "joint",
-        {"speech-flite-*": 30, "speech-festival-*": 10, "speech-piper-*": 40, "speech-kokoro-*": 120,
-         "speech-human-prompts": 50, "dialogues": 1100, "languages-*": 900, "sounds": 800, "notes": 250,
-         "chat": 450},
-        ("--steps", "310", "--batch-tokens", "800", "--augment", "--corruption", "0.1", "--warmup", "20",
-         "--decay", "0.4", "--learning-rate", "2", "--alignment", "0.3", "--save-every", "40"),
+        {"speech-flite-*": 60, "speech-festival-*": 20, "speech-piper-*": 60, "speech-kokoro-*": 220,
+         "speech-human-prompts": 60, "dialogues": 750, "languages-*": 500, "sounds": 550, "notes": 120,
+         "chat": 380},
+        ("--steps", "300", "--batch-tokens", "800", "--augment", "--corruption", "0.1", "--warmup", "20",
+         "--decay", "0.4", "--learning-rate", "1.5", "--alignment", "0.15", "--save-every", "50"),
     ),
 )  # fmt: skip
 RECORDED = {
