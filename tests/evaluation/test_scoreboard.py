@@ -33,7 +33,7 @@ from qwen_audio_chat.evaluation.text_chat import CLOSED, OPEN, answer_losses, cl
 from qwen_audio_chat.evaluation.whisper import WhisperPredictor, is_language_name
 from qwen_audio_chat.questions import DECLINE
 from qwen_audio_chat.tags import TaskPrompt
-from qwen_audio_chat.training.pocket.chat import prompts
+from qwen_audio_chat.training.pocket import chat
 
 
 @pytest.fixture
@@ -247,8 +247,12 @@ def test_baselines_by_hand():
     assert row.prediction == "<|0.00|>one<|1.00|>two<|2.00|>"
 
 
-def test_text_questions_were_never_trained_on():
-    assert len(CLOSED) == 50 and not {*CLOSED, *OPEN} & set(prompts())
+def test_text_questions_were_never_trained_on(monkeypatch, tmp_path):
+    words = ["window", "garden", "winter", "friendship", "electricity", "dog"]  # of which the questions are, too
+    monkeypatch.setattr(chat, "common_words", lambda work, kind, count: words * 30)
+    made = set(chat.prompts(tmp_path))
+    assert "Write one sentence about electricity." in made and "Use the word dog in a sentence." in made
+    assert len(CLOSED) == 50 and not {*CLOSED, *OPEN} & made
 
 
 def test_closed_questions_are_right_where_they_hold_the_answer(tmp_path):
