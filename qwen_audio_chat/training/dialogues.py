@@ -6,7 +6,7 @@ words, those of `questions.py` among them; dialogues over several clips compare,
 
 import json
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +61,8 @@ def facts(clip: Clip) -> list[Fact]:
         found.append(Fact("nothing", clip, DECLINE) if clip.text == UNKNOWN else Fact("sound", clip, clip.text))
     if prompt.task in ("transcribe", "translate") and prompt.audio_language in LANGUAGE_NAMES:
         found.append(Fact("language", clip, LANGUAGE_NAMES[prompt.audio_language][0]))
+    if prompt.task == "question" and prompt.question in LANGUAGE:
+        found.append(Fact("language", clip, clip.text))
     return found
 
 
@@ -123,7 +125,10 @@ def find(several: Sequence[Fact], rng: np.random.Generator) -> Conversation:
     number = int(rng.integers(len(several)))
     fact = several[number]
     others = [other for n, each in enumerate(several) if n != number for other in facts(each.clip)]
-    if fact.kind in ("note", "nothing"):
+    unsure = fact.kind == "language" and any(
+        each is not fact and each.kind == "translate" and len(facts(each.clip)) == 1 for each in several
+    )  # it may be in the same language
+    if fact.kind in ("note", "nothing") or unsure:
         return about_one(several, rng)
     if fact.kind == "transcribe":
         elsewhere = {word for other in others for word in other.answer.lower().split()}
@@ -190,6 +195,7 @@ def dialogues(clips: Sequence[Clip], count: int, seed: int = 0, longest: float =
         if found := facts(clip):
             known[found[0].kind].append(found)
     weights = np.array([WEIGHTS[kind] for kind in known])
+    upto = {kind: _shares([found[0].answer for found in group]).cumsum() for kind, group in known.items()}
     kinds = {  # share of each, and what makes it
         "single": (0.3, single), "turns": (0.14, in_turns), "about one": (0.12, about_one), "find": (0.28, find),
         "compare": (0.06, compare), "order": (0.05, order), "missing": (0.05, missing),
@@ -199,7 +205,8 @@ def dialogues(clips: Sequence[Clip], count: int, seed: int = 0, longest: float =
         kind = str(rng.choice(list(kinds), p=[share for share, _ in kinds.values()]))
         number = {"single": 1, "compare": 2}.get(kind) or int(rng.integers(2, 5))
         drawn = rng.choice(list(known), size=number, p=weights / weights.sum())
-        several = [_draw_fact(_pick(rng, known[each]), rng) for each in drawn]
+        places = [np.searchsorted(upto[each], rng.random() * upto[each][-1], side="right") for each in drawn]
+        several = [_draw_fact(known[each][place], rng) for each, place in zip(drawn, places, strict=True)]
         if kind == "compare" and rng.random() < 0.5:  # two clips are seldom alike by chance
             first = several[0]
             several[1] = _pick(rng, [f for found in known[drawn[0]] for f in found if f.answer == first.answer])
@@ -211,6 +218,12 @@ def dialogues(clips: Sequence[Clip], count: int, seed: int = 0, longest: float =
         if number == 1 or length <= longest:
             result.append(Dialogue(f"dialogue {len(result) + 1} of seed {seed}", tuple(talk), length))
     return result
+
+
+def _shares(answers: Sequence[str]) -> np.ndarray:
+    """How often to draw each clip: a frequent answer, as the square root of its clips, lest it become a habit."""
+    count = Counter(answers)
+    return np.array([count[answer] ** -0.5 for answer in answers])
 
 
 def _draw_fact(found: Sequence[Fact], rng: np.random.Generator) -> Fact:

@@ -28,6 +28,8 @@ def clips(tmp_path, clip):
         one("g", TaskPrompt("transcribe", "es", "es"), "hola"), one("h", sound, UNKNOWN),
         one("i", TaskPrompt("keyword", "unknown", instruction="note_analysis"),
             "<|pitch|><|midi_pitch_60|><|velocity|><|midi_velocity_20|><|instrument|>organ"),
+        one("j", TaskPrompt("question", "unknown", question="Which language is spoken?"), "Greek"),
+        one("k", TaskPrompt("translate", "unknown", "en"), "a boat"),
     ]  # fmt: skip
 
 
@@ -40,6 +42,7 @@ def test_facts(clips):
     assert [(f.kind, f.answer) for f in make.facts(clips[7])] == [("nothing", DECLINE)]
     assert [(f.kind, f.answer) for f in make.facts(clips[8])] == [("note", "organ, C4, soft")]
     assert [(f.kind, f.answer) for f in make.facts(clips[5])] == [("translate", "a house"), ("language", "French")]
+    assert [(f.kind, f.answer) for f in make.facts(clips[9])] == [("language", "Greek")]
 
 
 def test_many_dialogues_are_well_formed_and_true(clips):

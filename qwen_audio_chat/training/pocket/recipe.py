@@ -78,6 +78,15 @@ RUNS = (
          "chat": 380},
         ("--steps", "300", "--batch-tokens", "800", "--augment", "--corruption", "0.1", "--warmup", "20",
          "--decay", "0.4", "--learning-rate", "1.5", "--alignment", "0.15", "--save-every", "50"),
+        restored=0.2,
+    ),
+    Run(
+        "joint-last", "joint",
+        {"speech-flite-*": 150, "speech-festival-*": 50, "speech-piper-*": 200, "speech-kokoro-*": 900,
+         "speech-human-prompts": 200, "dialogues": 2400, "languages-*": 600, "sounds": 900, "notes": 400,
+         "chat": 1500},
+        ("--steps", "850", "--batch-tokens", "800", "--augment", "--corruption", "0.1", "--warmup", "20",
+         "--decay", "0.5", "--learning-rate", "1.2", "--alignment", "0.15", "--save-every", "50"),
     ),
 )  # fmt: skip
 RECORDED = {
