@@ -10,7 +10,6 @@ import torch
 from transformers import PreTrainedTokenizerFast
 from transformers.cache_utils import Cache, DynamicLayer
 from transformers.generation.logits_process import (
-    LogitsProcessor,
     LogitsProcessorList,
     RepetitionPenaltyLogitsProcessor,
     TemperatureLogitsWarper,
@@ -89,6 +88,14 @@ class KeyValueCache(Cache):
         if (surplus := self.get_seq_length() - length) > 0:
             self.crop(-surplus)
 
+    def follow(self, other: "KeyValueCache", shared: int) -> None:
+        """Hold what `other` holds, of which the first `shared` positions are here already, unless nothing is."""
+        self.keep(shared)
+        start = self.get_seq_length()
+        self.ntk_alpha = getattr(other, "ntk_alpha", None)
+        for number, layer in enumerate(other.layers):
+            self.update(layer.keys[..., start:, :], layer.values[..., start:, :], number)
+
     @property
     def nbytes(self) -> int:
         return sum(layer.nbytes for layer in self.layers)
@@ -147,7 +154,6 @@ class Sampler:
         prompt_ids: list[int],
         forbidden: list[int],
         device: torch.device,
-        guide: LogitsProcessor | None = None,
     ):
         self.ids = torch.tensor([prompt_ids], device=device)
         self.forbidden = torch.tensor(forbidden, dtype=torch.long, device=device)
@@ -156,8 +162,6 @@ class Sampler:
             self.processors.append(
                 RepetitionPenaltyLogitsProcessor(options.repetition_penalty, prompt_ignore_length=len(prompt_ids))
             )
-        if guide is not None:
-            self.processors.append(guide)
         self.generator = None
         if options.do_sample:
             self.processors.append(TemperatureLogitsWarper(options.temperature))

@@ -2,22 +2,20 @@
 
 A small language model likes to write what sounds alike and makes sense. Where a model also spells its audio frames
 (`config.letters`), each token that it proposes is scored by the probability that the frames spell the text so far with
-it, and the sum of both decides, as in joint CTC/attention decoding (Hori, Watanabe and Hershey, ACL 2017). It is a
-logits processor, and serves the chat's sampler and `generate` alike.
+it, and the sum of both decides, as in joint CTC/attention decoding (Hori, Watanabe and Hershey, ACL 2017).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cache
 
 import torch
 from numba import njit
-from transformers import LogitsProcessor, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from .word_times import letter_classes
 
-NEVER = -1e9  # a logarithm of zero that can still be added
 _LARGE, _TINY = 1e150, 1e-290  # where numbers are scaled; below the smallest normal ones arithmetic is slow
 CANDIDATES = 40  # tokens of the language model that are scored
 RANGE = 12.0  # nats below the language model's best, beyond which none is
@@ -106,14 +104,28 @@ def _extend(odds, units, letter, blank, last, total, scale, rows, letters):
             scale[n] += math.log(peak)
 
 
-class Guide(LogitsProcessor):
-    """Adds to each row's scores how well the tokens agree with what the row's audio spells.
+@dataclass
+class Proposals:
+    """Ways to go on with a text by one token.
+
+    Attributes:
+        tokens: ids [n].
+        scores: log-probability of each by language model and letters [n].
+        texts: the text with each of them.
+    """
+
+    tokens: torch.Tensor
+    scores: torch.Tensor
+    texts: Prefixes
+
+
+class Guide:
+    """Says how well tokens agree with what an audio spells.
 
     Args:
         tokenizer: the model's.
         letters: the alphabet, `config.letters`.
-        log_probs: [frames, classes] for each row, None for a row that is left alone.
-        prompt_length: tokens before the answer, padding included.
+        log_probs: of the audio's letters, [frames, classes].
         stop_ids: tokens that end an answer.
         weight: of the letters' score beside the language model's; 0.4 to 1 did about equally well on unheard voices.
     """
@@ -122,65 +134,56 @@ class Guide(LogitsProcessor):
         self,
         tokenizer: PreTrainedTokenizerFast,
         letters: str,
-        log_probs: Sequence[torch.Tensor | None],
-        prompt_length: int,
-        stop_ids: Sequence[int],
+        log_probs: torch.Tensor,
+        stop_ids: Collection[int],
         weight: float = 0.5,
     ):
-        self._tokenizer, self._letters, self._stop_ids = tokenizer, letters, set(stop_ids)
+        self._tokenizer, self._letters, self._weight = tokenizer, letters, weight
+        self.stop_ids = set(stop_ids)
         spelled = [tokenizer.encode(part + letter) for part in ("", " ") for letter in letters.strip()]
         # Whatever the language model proposes: an answer can end, and a word that it doesn't expect can be spelled.
-        self._always = torch.tensor([*self._stop_ids, *(ids[0] for ids in spelled if len(ids) == 1)])
+        self._always = torch.tensor([*self.stop_ids, *(ids[0] for ids in spelled if len(ids) == 1)])
         self._spelling = cache(self._spelling)
-        self._prompt_length, self._weight = prompt_length, weight
-        self._spellers = [Speller(row) if row is not None and _spells(row) else None for row in log_probs]
-        self._texts = [None if speller is None else self._spelled(speller, " ") for speller in self._spellers]
+        self._space = 1 + letters.find(" ")
+        self._speller = Speller(log_probs)
 
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        """Scores [rows, vocabulary] of the next tokens; those that aren't proposed get minus infinity."""
-        guided = scores.clone()
-        for row, speller in enumerate(self._spellers):
-            if speller is None:
-                continue
-            if input_ids.shape[1] > self._prompt_length:
-                self._texts[row] = self._spelled(speller, self._text(int(input_ids[row, -1])), self._texts[row])
-            own = scores[row].float().log_softmax(-1)
-            best, tokens = own.topk(CANDIDATES)
-            tokens = torch.cat((tokens[best > best[0] - RANGE], self._always.to(tokens))).unique()
-            heard = self._heard(speller, self._texts[row], tokens.tolist()).to(own)
-            guided[row] = float("-inf")
-            guided[row, tokens] = (own[tokens] + self._weight * heard).to(guided.dtype)
-        return guided
+    def begin(self) -> Prefixes:
+        """The text before the first token: a space, with which the alignment begins every word."""
+        text = self._speller.empty()
+        self._speller.extend(text, torch.tensor([0]), torch.tensor([self._space]))
+        return text
 
-    def _heard(self, speller: Speller, text: Prefixes, tokens: Sequence[int]) -> torch.Tensor:
-        """Change of the log-probability of the text with each token [n]."""
-        extended = text[[0] * len(tokens)]
-        spellings, unspeakable = zip(*map(self._spelling, tokens), strict=True)
+    def propose(self, logits: torch.Tensor, text: Prefixes) -> Proposals:
+        """The tokens that the language model, by its `logits` [vocabulary], and the audio can go on with.
+
+        What is silent isn't among them: it can't be held to the sound, and a small model would run in circles there.
+        """
+        own = logits.float().cpu().log_softmax(-1)
+        best, tokens = own.topk(CANDIDATES)
+        tokens = torch.cat((tokens[best > best[0] - RANGE], self._always)).unique()
+        tokens = torch.tensor([token for token in tokens.tolist() if self._spelling(token) is not None])
+        texts = self._extended(text, [self._spelling(token) for token in tokens.tolist()])
+        ends = torch.tensor([token in self.stop_ids for token in tokens.tolist()])
+        heard = torch.where(ends, text.whole(), texts.total) - text.total
+        return Proposals(tokens, own[tokens] + self._weight * heard, texts)
+
+    def _extended(self, text: Prefixes, spellings: Sequence[Sequence[int]]) -> Prefixes:
+        """The text with each of several additions, given as classes of their letters."""
+        extended = text[[0] * len(spellings)]
         for place in range(max(map(len, spellings))):
             rows = [row for row, spelling in enumerate(spellings) if len(spelling) > place]
             letters = torch.tensor([spellings[row][place] for row in rows])
-            doubled = (letters == 1 + self._letters.find(" ")) & (extended.last[rows] == letters)  # one space is enough
-            speller.extend(extended, torch.tensor(rows)[~doubled], letters[~doubled])
-        ends = torch.tensor([token in self._stop_ids for token in tokens])
-        heard = torch.where(ends, text.whole(), extended.total) - text.total
-        return heard.masked_fill(torch.tensor(unspeakable), NEVER)
+            doubled = (letters == self._space) & (extended.last[rows] == letters)  # one space is enough
+            self._speller.extend(extended, torch.tensor(rows)[~doubled], letters[~doubled])
+        return extended
 
-    def _spelled(self, speller: Speller, addition: str, text: Prefixes | None = None) -> Prefixes:
-        text = speller.empty() if text is None else text[[0]]
-        for letter in letter_classes(addition, self._letters):
-            if not (letter == 1 + self._letters.find(" ") and letter == int(text.last[0])):
-                speller.extend(text, torch.tensor([0]), torch.tensor([letter]))
-        return text
-
-    def _text(self, token: int) -> str:
-        return "" if token in self._stop_ids else self._tokenizer.decode([token])
-
-    def _spelling(self, token: int) -> tuple[list[int], bool]:
-        """Classes of a token's letters, and whether it can't be part of a transcript: what is silent can't be held to
-        the sound, and a small language model would run in circles there."""
-        text = self._text(token).lower()
+    def _spelling(self, token: int) -> list[int] | None:
+        """Classes of a token's letters, none where it ends an answer; None if it can't be part of a transcript."""
+        if token in self.stop_ids:
+            return []
+        text = self._tokenizer.decode([token]).lower()
         spoken = any(map(str.isalpha, text)) and all(char in self._letters for char in text)
-        return letter_classes(text, self._letters), not spoken and token not in self._stop_ids
+        return letter_classes(text, self._letters) if spoken else None
 
 
 @torch.inference_mode()
@@ -192,26 +195,15 @@ def spell(model: PreTrainedModel, frames: torch.Tensor) -> torch.Tensor:
     return model.letter_head(frames.to(model.letter_head.weight)).float().log_softmax(-1)
 
 
-@torch.inference_mode()
 def guide_for(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerFast,
-    frames: Sequence[torch.Tensor | None],
-    prompt_length: int,
-    stop_ids: Sequence[int],
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, frames: torch.Tensor, stop_ids: Collection[int]
 ) -> Guide | None:
-    """The guide of a batch by what the model spells; None if there is nothing to guide, or the model doesn't spell.
+    """The guide by what the model spells in the embeddings of an audio, [tokens, hidden_size].
 
-    Args:
-        frames: for each row, the embeddings [tokens, hidden_size] of the audio to transcribe, None for other requests.
+    None where it spells hardly a letter: in noise or music, of which the language model says so.
     """
-    if model.letter_head is None or all(row is None for row in frames):
-        return None
-    log_probs = [None if row is None else spell(model, row) for row in frames]
-    return Guide(tokenizer, model.config.letters, log_probs, prompt_length, stop_ids)
-
-
-def _spells(log_probs: torch.Tensor) -> bool:
-    """Whether the frames spell anything at all: in noise or music they don't, and the language model says so."""
+    log_probs = spell(model, frames)
     best = torch.unique_consecutive(log_probs.argmax(-1))
-    return int((best > 0).sum()) >= 2
+    if int((best > 0).sum()) < 2:
+        return None
+    return Guide(tokenizer, model.config.letters, log_probs, stop_ids)

@@ -7,6 +7,7 @@ key-value cache of the last prompt and answer. Nothing is shared between two ses
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 
 from .audio import MAX_CLIP_SECONDS
+from .beam_search import beam_search
 from .chatml import EncodedChat, conversation_audios, encode_conversation
 from .generation import GenerationOptions, KeyValueCache, RepetitionGuard, Sampler, TextStream, decode, prefill
 from .guidance import Guide, guide_for, spell
@@ -87,6 +89,7 @@ class AudioChat:
         self._lock = threading.Lock()
         self._threads = torch.get_num_threads()
         self._decode_step = DecodeStep(self.model)
+        self._pool = ThreadPoolExecutor(self._threads, "decode", torch.set_num_threads, (1,))
 
     def _unsayable_ids(self) -> list[int]:
         """Ids an answer can't hold: rows without a token, and the frame of an audio."""
@@ -142,7 +145,7 @@ class AudioChat:
             reply.finish_reason = "cancelled"
             return
         try:
-            guide = self._guide(messages, audios, len(chat.input_ids))
+            guide = self._guide(messages, audios)
             yield from self._decode(reply, chat, guide, logits, cache, options, is_cancelled, started)
         finally:
             held = np.concatenate([signature, np.array(reply.token_ids, dtype=np.int64)])[: cache.get_seq_length()]
@@ -150,10 +153,14 @@ class AudioChat:
             session.trim_audios()
 
     def _decode(self, reply, chat, guide, logits, cache, options, is_cancelled, started) -> Iterator[str]:
-        sampler = Sampler(options, chat.input_ids, self.forbidden_ids, logits.device, guide)
-        room = self.info.context_limit - len(chat.input_ids)
+        limit = min(options.max_new_tokens, self.info.context_limit - len(chat.input_ids))
+        if guide is None:
+            sampler = Sampler(options, chat.input_ids, self.forbidden_ids, logits.device)
+            tokens = decode(self.next_logits, logits, cache, sampler)
+        else:
+            tokens = beam_search(self._next_logits_of_each, logits, cache, guide, limit, is_cancelled)
         guard, text = RepetitionGuard(), TextStream(self.tokenizer)
-        for token in decode(self.next_logits, logits, cache, sampler):
+        for token in tokens:
             now = time.perf_counter()
             if reply.stats.ttft_s is None:
                 reply.stats.ttft_s, first = now - started, now
@@ -169,12 +176,14 @@ class AudioChat:
             if guard.is_looping(token):
                 reply.finish_reason = "repetition"
                 break
-            if len(reply.token_ids) >= min(options.max_new_tokens, room):
+            if len(reply.token_ids) >= limit:
                 reply.finish_reason = "length"
                 break
             if is_cancelled():
                 reply.finish_reason = "cancelled"
                 break
+        else:  # the search broke off
+            reply.finish_reason = "cancelled"
         if piece := text.flush():
             reply.text += piece
             yield piece
@@ -201,6 +210,12 @@ class AudioChat:
         with self._lane(self._decode_step.threads):
             return self._decode_step(token, cache)
 
+    def _next_logits_of_each(self, tokens: Sequence[int], caches: Sequence[KeyValueCache]) -> Sequence[torch.Tensor]:
+        """The same for several caches; steps that use one thread each run side by side."""
+        with self._lane(self._decode_step.threads):
+            run = self._pool.map if self._decode_step.threads == 1 else map
+            return list(run(self._decode_step, tokens, caches))
+
     def warm_up(self) -> None:
         """Run one short answer, so that the first visitor doesn't pay for lazy initialisation."""
         message = {"role": "user", "content": [{"type": "audio", "audio": np.zeros(16000, np.float32)}]}
@@ -217,13 +232,13 @@ class AudioChat:
             heard.mels[piece] = mel.new_empty(0)
         return heard.embeddings[piece]
 
-    def _guide(self, messages, audios, prompt_length: int) -> Guide | None:
+    def _guide(self, messages, audios) -> Guide | None:
         """For a question that asks what is said in one audio, the guide by that audio's letters."""
         asked = conversation_audios(messages[-1:]) or conversation_audios(messages)
-        if len(asked) != 1 or not wants_transcript(messages[-1]):
+        if not self.spells or len(asked) != 1 or not wants_transcript(messages[-1]):
             return None
         frames = torch.cat([self._encode(audios[-1], piece) for piece in range(len(audios[-1].tokens))])
-        return guide_for(self.model, self.tokenizer, [frames], prompt_length, self.stop_ids)
+        return guide_for(self.model, self.tokenizer, frames, self.stop_ids)
 
     @property
     def spells(self) -> bool:

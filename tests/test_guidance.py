@@ -69,13 +69,14 @@ def test_scores_hold_where_probabilities_are_too_small_for_numbers():
 def follow(tokenizer, log_probs, scores: torch.Tensor, limit: int = 12, **settings) -> str:
     """The greedy answer of a language model that always gives the same scores, guided."""
     stop = tokenizer.convert_tokens_to_ids("<|im_end|>")
-    guide = Guide(tokenizer, LETTERS, [log_probs], 1, [stop], **settings)
-    ids = [0]
-    while len(ids) < limit:
-        ids.append(int(guide(torch.tensor([ids]), scores[None])[0].argmax()))
-        if ids[-1] == stop:
-            break
-    return tokenizer.decode(ids[1:])
+    guide = Guide(tokenizer, LETTERS, log_probs, [stop], **settings)
+    ids, text = [], guide.begin()
+    while len(ids) < limit and stop not in ids:
+        proposals = guide.propose(scores, text)
+        best = int(proposals.scores.argmax())
+        ids.append(int(proposals.tokens[best]))
+        text = proposals.texts[[best]]
+    return tokenizer.decode(ids)
 
 
 def test_what_was_heard_decides_between_words_that_the_language_model_likes_equally(tokenizer):
@@ -93,20 +94,13 @@ def test_what_is_silent_is_never_written(tokenizer):
     )
     scores = torch.full((len(tokenizer),), -30.0)
     scores[[well, comma, hyphen, space, rest, letter]] = 0.0
-    guide = Guide(tokenizer, LETTERS, [spelled(" well known")], 1, [0])
-    guide(torch.tensor([[0]]), scores[None])
-    after = guide(torch.tensor([[0, well]]), scores[None])[0]
-    assert (after[[comma, hyphen, space]] < -1e8).all()
-    assert after[rest].item() == pytest.approx(-np.log(6), abs=1)  # the language model's own, nearly
-    assert after[letter] < after[rest] - 1
-
-
-def test_an_audio_that_spells_nothing_is_left_to_the_language_model(tokenizer):
-    silent = torch.zeros(50, 1 + len(LETTERS))
-    silent[:, 0] = 5.0
-    scores = torch.randn(1, len(tokenizer))
-    guide = Guide(tokenizer, LETTERS, [silent.log_softmax(-1), None], 1, [0])
-    assert torch.equal(guide(torch.tensor([[0], [0]]), scores.expand(2, -1)), scores.expand(2, -1))
+    guide = Guide(tokenizer, LETTERS, spelled(" well known"), [0])
+    first = guide.propose(scores, guide.begin())
+    after = guide.propose(scores, first.texts[first.tokens == well])
+    score = dict(zip(after.tokens.tolist(), after.scores.tolist(), strict=True))
+    assert not {comma, hyphen, space} & set(score)
+    assert score[rest] == pytest.approx(-np.log(6), abs=1)  # the language model's own, nearly
+    assert score[letter] < score[rest] - 1
 
 
 def test_only_a_question_for_the_words_is_guided():
@@ -122,10 +116,14 @@ def test_only_a_question_for_the_words_is_guided():
 def test_the_chat_guides_a_transcription_and_nothing_else(tiny_chat, clip):
     talks = [Conversation().ask(words, [clip(1.0)]) for words in ("Transcribe the audio.", "What sound is this?")]
     guided = [tiny_chat.stream(talk).finish().token_ids for talk in talks]
-    frames = torch.zeros(4, tiny_chat.model.config.text_config.hidden_size)
-    assert guide_for(tiny_chat.model, tiny_chat.tokenizer, [frames], 1, [0]) is not None
-    assert guide_for(tiny_chat.model, tiny_chat.tokenizer, [None], 1, [0]) is None
     tiny_chat.model.letter_head = None  # as the released model: it doesn't spell
-    assert guide_for(tiny_chat.model, tiny_chat.tokenizer, [frames], 1, [0]) is None
     plain = [tiny_chat.stream(talk).finish().token_ids for talk in talks]
     assert guided[0] != plain[0] and guided[1] == plain[1]
+
+
+def test_an_audio_that_spells_nothing_is_left_to_the_language_model(tiny_chat):
+    model, frames = tiny_chat.model, torch.randn(20, tiny_chat.model.config.text_config.hidden_size)
+    assert guide_for(model, tiny_chat.tokenizer, frames, [0]) is not None
+    with torch.no_grad():
+        model.letter_head.bias[0] = 1000.0
+    assert guide_for(model, tiny_chat.tokenizer, frames, [0]) is None

@@ -27,10 +27,10 @@ class Request:
     max_new_tokens: int
 
     @property
-    def wants_transcript(self) -> bool:
-        """See `questions.wants_transcript`."""
+    def transcribes(self) -> bool:
+        """Whether it asks for what is said, with times or without."""
         if isinstance(self.prompt, TaskPrompt):
-            return wants_transcript({"role": "user", "content": [], "task": self.prompt})
+            return self.prompt.task == "transcribe"
         return wants_transcript(self.prompt[-1])
 
 

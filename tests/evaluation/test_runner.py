@@ -72,13 +72,16 @@ def test_batch_sizes_give_the_same_answers(tiny_chat, manifest, tmp_path, monkey
     )  # the tiny model hears a difference, so that equality tells something
 
 
-def test_batch_sizes_give_the_same_answers_of_the_shipped_pocket_in_float32(float_pocket, tmp_path, monkeypatch):
+@pytest.mark.parametrize("task", ["asr", "mna"])
+def test_batch_sizes_give_the_same_answers_of_the_shipped_pocket_in_float32(float_pocket, tmp_path, monkeypatch, task):
     monkeypatch.setattr("qwen_audio_chat.evaluation.prompting.CHAT_TOKENS", 16)
     rows = [{"audio": str(clip), "text": clip.stem} for clip in sorted(EXAMPLES.glob("*.flac"))]
     (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     results = [
         texts(
-            runner(tmp_path / "data.jsonl", tmp_path / f"{size}", prompt="chat").run(ModelPredictor(float_pocket), size)
+            runner(tmp_path / "data.jsonl", tmp_path / f"{size}", task, prompt="chat").run(
+                ModelPredictor(float_pocket), size
+            )
         )
         for size in (1, 4, 8)
     ]
