@@ -116,6 +116,7 @@ class AudioChat:
 
         The returned reply does its work while it is read. Setting `cancel` ends it within one token or one prefill
         chunk. The conversation itself is never changed: append `reply.text` and `reply.token_ids` to keep an answer.
+        Where the model spells, a transcript is searched for (`beam_search`), whatever the options say of sampling.
 
         Raises:
             ChatError: while reading, the conversation is empty or too long for the model.

@@ -91,9 +91,9 @@ def test_batch_sizes_give_the_same_answers_of_the_shipped_pocket_in_float32(floa
 
 def test_a_loop_that_was_ended_leaves_no_padding(tiny_chat, manifest, tmp_path, monkeypatch):
     monkeypatch.setattr("qwen_audio_chat.evaluation.prompting.CHAT_TOKENS", 8)
-    whole = texts(runner(manifest, tmp_path / "whole", prompt="chat").run(ModelPredictor(tiny_chat), 9))
+    whole = texts(runner(manifest, tmp_path / "whole", "mna", prompt="chat").run(ModelPredictor(tiny_chat), 9))
     monkeypatch.setattr(StopLoops, "__call__", lambda self, ids, scores, **kwargs: torch.arange(len(ids)) == 3)
-    ended = texts(runner(manifest, tmp_path / "ended", prompt="chat").run(ModelPredictor(tiny_chat), 9))
+    ended = texts(runner(manifest, tmp_path / "ended", "mna", prompt="chat").run(ModelPredictor(tiny_chat), 9))
     [(text, cut)] = [pair for pair in zip(whole, ended, strict=True) if pair[0] != pair[1]]
     assert text.startswith(cut) and 0 < len(cut) < len(text)
 
