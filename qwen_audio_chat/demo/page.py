@@ -109,6 +109,12 @@ _TAB = """() => {
     }
     return key;
 }"""
+# Gradio shows every audio that waits to be sent as the same note; the style sheet writes its name below.
+_NAMES = """(message) => requestAnimationFrame(() =>
+    document.querySelectorAll("#qa-box .thumbnail-item").forEach((item, place) => {
+        item.title = item.dataset.name = message?.files?.[place]?.orig_name ?? "";
+    })
+)"""
 _FOCUS = "() => { document.querySelector('#qa-box textarea')?.focus(); }"
 
 
@@ -167,6 +173,7 @@ def _wire(demo, messages: Messages, answers: Answers, changes: Changes, outputs,
 
     demo.load(opened, gr.Textbox(visible=False), view, js=_TAB, **NOW)
     demo.unload(left)
+    box.change(None, box, js=_NAMES, **NOW)
     box.submit(messages.submit, box, due, **taking)
     chatbot.example_select(messages.example, None, due, **taking)
     for listener, handler in (

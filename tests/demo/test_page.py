@@ -41,6 +41,15 @@ def test_answer_streams_in(visit, clips, page_chat):
     visitor.wait_answer()
 
 
+def test_what_waits_to_be_sent_has_its_name(visit, clips):
+    visitor, names = visit(), [clips["low"].name, clips["high"].name]
+    waiting = "names => [...document.querySelectorAll('#qa-box .thumbnail-item')].map(x => x.title).join() === names"
+    visitor.attach(clips["low"], clips["high"])
+    visitor.page.wait_for_function(waiting, arg=",".join(names))
+    visitor.press("#qa-box .delete-button")
+    visitor.page.wait_for_function(waiting, arg=names[1])
+
+
 def test_audio_alone_gets_a_question(visit, clips):
     visitor = visit()
     visitor.say("", clips["low"])
