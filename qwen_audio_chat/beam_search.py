@@ -23,12 +23,14 @@ class Hypothesis:
         tokens: so far.
         score: log-probability of the tokens by language model and guide.
         text: what the guide knows of it.
+        letters: classes of its letters; what differs in tokens or capitals alone is the same.
         cache: keys and values of the prompt and all tokens but the last.
     """
 
     tokens: tuple[int, ...]
     score: float
     text: Prefixes
+    letters: tuple[int, ...]
     cache: KeyValueCache
 
 
@@ -51,7 +53,7 @@ def beam_search(
         limit: tokens of an answer that doesn't end before.
         width: how many hypotheses.
     """
-    live, following, spare = [Hypothesis((), 0.0, guide.begin(), cache)], [logits], []
+    live, following, spare = [Hypothesis((), 0.0, guide.begin(), (), cache)], [logits], []
     ended: Hypothesis | None = None
     told = 0
     while True:
@@ -75,24 +77,25 @@ def beam_search(
 def _continued(
     live: Sequence[Hypothesis], following: Sequence[torch.Tensor], guide: Guide, width: int
 ) -> tuple[list[Hypothesis], list[Hypothesis]]:
-    """The `width` best continuations, best first, and those that end the answer and are among the best."""
+    """The `width` best continuations, best first, and those that end the answer and are as good."""
     proposals = [guide.propose(row[0], parent.text) for row, parent in zip(following, live, strict=True)]
     scores = [parent.score + each.scores for parent, each in zip(live, proposals, strict=True)]
     places = [(parent, place) for parent, each in enumerate(scores) for place in range(len(each))]
-    children, stopped = [], []
-    for rank, index in enumerate(torch.cat(scores).argsort(descending=True, stable=True).tolist()):
+    children, stopped, known = [], [], set()
+    for index in torch.cat(scores).argsort(descending=True, stable=True).tolist():
         if len(children) == width:
             break
-        parent, place = places[index]
-        token = int(proposals[parent].tokens[place])
-        child = Hypothesis(
-            (*live[parent].tokens, token), float(scores[parent][place]), proposals[parent].texts[[place]],
-            live[parent].cache,
-        )  # fmt: skip
-        if token not in guide.stop_ids:
-            children.append(child)
-        elif rank < width:
-            stopped.append(child)
+        number, place = places[index]
+        parent, proposed, score = live[number], proposals[number], float(scores[number][place])
+        token, letters = int(proposed.tokens[place]), (*parent.letters, *proposed.spellings[place])
+        ends = token in guide.stop_ids
+        if (letters, ends) in known:
+            continue
+        known.add((letters, ends))
+        if ends and len(known) > width:
+            continue
+        child = Hypothesis((*parent.tokens, token), score, proposed.texts[[place]], letters, parent.cache)
+        (stopped if ends else children).append(child)
     return children, stopped
 
 

@@ -111,11 +111,13 @@ class Proposals:
     Attributes:
         tokens: ids [n].
         scores: log-probability of each by language model and letters [n].
+        spellings: classes of the letters of each, none where it ends the answer.
         texts: the text with each of them.
     """
 
     tokens: torch.Tensor
     scores: torch.Tensor
+    spellings: list[list[int]]
     texts: Prefixes
 
 
@@ -161,11 +163,12 @@ class Guide:
         own = logits.float().cpu().log_softmax(-1)
         best, tokens = own.topk(CANDIDATES)
         tokens = torch.cat((tokens[best > best[0] - RANGE], self._always)).unique()
-        tokens = torch.tensor([token for token in tokens.tolist() if self._spelling(token) is not None])
-        texts = self._extended(text, [self._spelling(token) for token in tokens.tolist()])
-        ends = torch.tensor([token in self.stop_ids for token in tokens.tolist()])
+        ids = [token for token in tokens.tolist() if self._spelling(token) is not None]
+        spellings = [self._spelling(token) for token in ids]
+        texts = self._extended(text, spellings)
+        ends = torch.tensor([token in self.stop_ids for token in ids])
         heard = torch.where(ends, text.whole(), texts.total) - text.total
-        return Proposals(tokens, own[tokens] + self._weight * heard, texts)
+        return Proposals(torch.tensor(ids), own[ids] + self._weight * heard, spellings, texts)
 
     def _extended(self, text: Prefixes, spellings: Sequence[Sequence[int]]) -> Prefixes:
         """The text with each of several additions, given as classes of their letters."""

@@ -42,7 +42,9 @@ def step(tokens, caches) -> list[torch.Tensor]:
 
 def propose(logits, text):
     scores = logits.log_softmax(-1)
-    return SimpleNamespace(tokens=torch.arange(len(scores)), scores=scores, texts=torch.zeros(len(scores)))
+    tokens = torch.arange(len(scores))
+    spellings = [[] if token == STOP else [token] for token in tokens.tolist()]
+    return SimpleNamespace(tokens=tokens, scores=scores, spellings=spellings, texts=torch.zeros(len(scores)))
 
 
 GUIDE = SimpleNamespace(begin=lambda: None, propose=propose, stop_ids={STOP})
@@ -79,6 +81,23 @@ def test_width_one_is_greedy_and_more_find_better_answers():
         total[1] += score(prompt, greedy)
         total[4] += score(prompt, search(prompt, 4)[0])
     assert total[4] > total[1] + 1
+
+
+def test_what_is_spelled_alike_is_one_hypothesis():
+    def alike(logits, text):
+        proposals = propose(logits, text)
+        proposals.spellings[2] = proposals.spellings[3]
+        return proposals
+
+    guide = SimpleNamespace(begin=lambda: None, propose=alike, stop_ids={STOP})
+    widths = []
+
+    def counted(tokens, caches):
+        widths.append(len(tokens))
+        return step(tokens, caches)
+
+    list(beam_search(counted, logits_after(()), Written(), guide, 3, lambda: False, 100))
+    assert widths[:2] == [2, 4]  # of three words, two are one
 
 
 def test_it_ends_at_the_limit_and_when_cancelled():
