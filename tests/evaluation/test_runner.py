@@ -72,7 +72,7 @@ def test_batch_sizes_give_the_same_answers(tiny_chat, manifest, tmp_path, monkey
     )  # the tiny model hears a difference, so that equality tells something
 
 
-@pytest.mark.parametrize("task", ["asr", "mna"])
+@pytest.mark.parametrize("task", ["asr", "aac"])
 def test_batch_sizes_give_the_same_answers_of_the_shipped_pocket_in_float32(float_pocket, tmp_path, monkeypatch, task):
     monkeypatch.setattr("qwen_audio_chat.evaluation.prompting.CHAT_TOKENS", 16)
     rows = [{"audio": str(clip), "text": clip.stem} for clip in sorted(EXAMPLES.glob("*.flac"))]
