@@ -78,23 +78,22 @@ def _continued(
     live: Sequence[Hypothesis], following: Sequence[torch.Tensor], guide: Guide, width: int
 ) -> tuple[list[Hypothesis], list[Hypothesis]]:
     """The `width` best continuations, best first, and those that end the answer and are as good."""
-    proposals = [guide.propose(row[0], parent.text) for row, parent in zip(following, live, strict=True)]
-    scores = [parent.score + each.scores for parent, each in zip(live, proposals, strict=True)]
-    places = [(parent, place) for parent, each in enumerate(scores) for place in range(len(each))]
+    found = guide.propose(torch.cat(following), Prefixes.concatenate([parent.text for parent in live]))
+    scores = torch.tensor([parent.score for parent in live], dtype=torch.double)[found.parents] + found.scores
     children, stopped, known = [], [], set()
-    for index in torch.cat(scores).argsort(descending=True, stable=True).tolist():
+    for place in scores.argsort(descending=True, stable=True).tolist():
         if len(children) == width:
             break
-        number, place = places[index]
-        parent, proposed, score = live[number], proposals[number], float(scores[number][place])
-        token, letters = int(proposed.tokens[place]), (*parent.letters, *proposed.spellings[place])
+        parent, token = live[found.parents[place]], int(found.tokens[place])
+        letters = (*parent.letters, *found.spellings[place])
         ends = token in guide.stop_ids
         if (letters, ends) in known:
             continue
         known.add((letters, ends))
         if ends and len(known) > width:
             continue
-        child = Hypothesis((*parent.tokens, token), score, proposed.texts[[place]], letters, parent.cache)
+        text, score = found.texts[[place]], float(scores[place])
+        child = Hypothesis((*parent.tokens, token), score, text, letters, parent.cache)
         (stopped if ends else children).append(child)
     return children, stopped
 

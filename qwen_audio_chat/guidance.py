@@ -41,6 +41,11 @@ class Prefixes:
     def __getitem__(self, rows) -> "Prefixes":
         return Prefixes(*(tensor[rows] for tensor in vars(self).values()))
 
+    @classmethod
+    def concatenate(cls, several: Sequence["Prefixes"]) -> "Prefixes":
+        """The texts of all."""
+        return cls(*map(torch.cat, zip(*(vars(each).values() for each in several), strict=True)))
+
     def whole(self) -> torch.Tensor:
         """Log-probability that the frames spell exactly the text [n]."""
         return (self.letter[:, -1] + self.blank[:, -1]).clamp(min=_TINY).log() + self.scale
@@ -106,15 +111,17 @@ def _extend(odds, units, letter, blank, last, total, scale, rows, letters):
 
 @dataclass
 class Proposals:
-    """Ways to go on with a text by one token.
+    """Ways to go on with texts by one token.
 
     Attributes:
+        parents: which of the texts each goes on with [n].
         tokens: ids [n].
         scores: log-probability of each by language model and letters [n].
         spellings: classes of the letters of each, none where it ends the answer.
-        texts: the text with each of them.
+        texts: the texts with each of them.
     """
 
+    parents: torch.Tensor
     tokens: torch.Tensor
     scores: torch.Tensor
     spellings: list[list[int]]
@@ -155,30 +162,33 @@ class Guide:
         self._speller.extend(text, torch.tensor([0]), torch.tensor([self._space]))
         return text
 
-    def propose(self, logits: torch.Tensor, text: Prefixes) -> Proposals:
-        """The tokens that the language model, by its `logits` [vocabulary], and the audio can go on with.
+    def propose(self, logits: torch.Tensor, texts: Prefixes) -> Proposals:
+        """The tokens that the language model, by its `logits` [texts, vocabulary], and the audio can go on with.
 
         What is silent isn't among them: it can't be held to the sound, and a small model would run in circles there.
         """
         own = logits.float().cpu().log_softmax(-1)
-        best, tokens = own.topk(CANDIDATES)
-        tokens = torch.cat((tokens[best > best[0] - RANGE], self._always)).unique()
-        ids = [token for token in tokens.tolist() if self._spelling(token) is not None]
+        parents, ids = [], []
+        for row, (best, tokens) in enumerate(zip(*own.topk(CANDIDATES), strict=True)):
+            tokens = torch.cat((tokens[best > best[0] - RANGE], self._always)).unique().tolist()
+            ids += [token for token in tokens if self._spelling(token) is not None]
+            parents += [row] * (len(ids) - len(parents))
         spellings = [self._spelling(token) for token in ids]
-        texts = self._extended(text, spellings)
+        extended = texts[parents]
         ends = torch.tensor([token in self.stop_ids for token in ids])
-        heard = torch.where(ends, text.whole(), texts.total) - text.total
-        return Proposals(torch.tensor(ids), own[ids] + self._weight * heard, spellings, texts)
+        whole, before = extended.whole(), extended.total.clone()
+        self._extend(extended, spellings)
+        heard = torch.where(ends, whole, extended.total) - before
+        scores = own[parents, ids] + self._weight * heard
+        return Proposals(torch.tensor(parents), torch.tensor(ids), scores, spellings, extended)
 
-    def _extended(self, text: Prefixes, spellings: Sequence[Sequence[int]]) -> Prefixes:
-        """The text with each of several additions, given as classes of their letters."""
-        extended = text[[0] * len(spellings)]
+    def _extend(self, texts: Prefixes, spellings: Sequence[Sequence[int]]) -> None:
+        """Add to each of the texts, in place, the letters of one of the spellings, given as their classes."""
         for place in range(max(map(len, spellings))):
             rows = [row for row, spelling in enumerate(spellings) if len(spelling) > place]
             letters = torch.tensor([spellings[row][place] for row in rows])
-            doubled = (letters == self._space) & (extended.last[rows] == letters)  # one space is enough
-            self._speller.extend(extended, torch.tensor(rows)[~doubled], letters[~doubled])
-        return extended
+            doubled = (letters == self._space) & (texts.last[rows] == letters)  # one space is enough
+            self._speller.extend(texts, torch.tensor(rows)[~doubled], letters[~doubled])
 
     def _spelling(self, token: int) -> list[int] | None:
         """Classes of a token's letters, none where it ends an answer; None if it can't be part of a transcript."""

@@ -221,6 +221,9 @@ class AudioChat:
         """Run one short answer, so that the first visitor doesn't pay for lazy initialisation."""
         message = {"role": "user", "content": [{"type": "audio", "audio": np.zeros(16000, np.float32)}]}
         self.stream([message], GenerationOptions(max_new_tokens=2)).finish()
+        if self.spells:  # silence needs no guide: its kernel is compiled here
+            letters = self.model.config.letters
+            Guide(self.tokenizer, letters, torch.zeros(2, 1 + len(letters)), self.stop_ids).begin()
 
     @torch.inference_mode()
     def _encode(self, heard: HeardAudio, piece: int) -> torch.Tensor:

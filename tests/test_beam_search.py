@@ -10,6 +10,7 @@ from qwen_audio_chat.beam_search import beam_search
 from qwen_audio_chat.chatml import Conversation
 from qwen_audio_chat.demo.examples import EXAMPLES
 from qwen_audio_chat.generation import GenerationOptions, KeyValueCache
+from qwen_audio_chat.guidance import Prefixes, Proposals
 
 STOP, WORDS, LIMIT = 0, (1, 2, 3), 5
 
@@ -40,14 +41,18 @@ def step(tokens, caches) -> list[torch.Tensor]:
     return [logits_after(cache.tokens) for cache in caches]
 
 
-def propose(logits, text):
-    scores = logits.log_softmax(-1)
-    tokens = torch.arange(len(scores))
+def propose(logits, texts):
+    tokens = torch.arange(logits.shape[1]).repeat(len(texts.last))
+    parents = torch.arange(len(texts.last)).repeat_interleave(logits.shape[1])
     spellings = [[] if token == STOP else [token] for token in tokens.tolist()]
-    return SimpleNamespace(tokens=tokens, scores=scores, spellings=spellings, texts=torch.zeros(len(scores)))
+    return Proposals(parents, tokens, logits.log_softmax(-1).flatten(), spellings, texts[parents])
 
 
-GUIDE = SimpleNamespace(begin=lambda: None, propose=propose, stop_ids={STOP})
+def begin():
+    return Prefixes(*[torch.zeros(1)] * 5)
+
+
+GUIDE = SimpleNamespace(begin=begin, propose=propose, stop_ids={STOP})
 
 
 def search(prompt, width, is_cancelled=lambda: False, limit=LIMIT):
@@ -84,12 +89,12 @@ def test_width_one_is_greedy_and_more_find_better_answers():
 
 
 def test_what_is_spelled_alike_is_one_hypothesis():
-    def alike(logits, text):
-        proposals = propose(logits, text)
-        proposals.spellings[2] = proposals.spellings[3]
+    def alike(logits, texts):
+        proposals = propose(logits, texts)
+        proposals.spellings[2 :: 1 + len(WORDS)] = proposals.spellings[3 :: 1 + len(WORDS)]
         return proposals
 
-    guide = SimpleNamespace(begin=lambda: None, propose=alike, stop_ids={STOP})
+    guide = SimpleNamespace(begin=begin, propose=alike, stop_ids={STOP})
     widths = []
 
     def counted(tokens, caches):
@@ -101,10 +106,10 @@ def test_what_is_spelled_alike_is_one_hypothesis():
 
 
 def test_it_ends_at_the_limit_and_when_cancelled():
-    def endless(logits, text):
-        return propose(logits - 50 * torch.eye(len(logits))[STOP], text)
+    def endless(logits, texts):
+        return propose(logits - 50 * torch.eye(logits.shape[1])[STOP], texts)
 
-    guide = SimpleNamespace(begin=lambda: None, propose=endless, stop_ids={STOP})
+    guide = SimpleNamespace(begin=begin, propose=endless, stop_ids={STOP})
     assert len(list(beam_search(step, logits_after(()), Written(), guide, 7, lambda: False, 3))) == 7
     asked = iter([False, False, True])
     told = list(beam_search(step, logits_after(()), Written(), guide, 7, lambda: next(asked), 3))

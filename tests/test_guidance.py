@@ -72,7 +72,7 @@ def follow(tokenizer, log_probs, scores: torch.Tensor, limit: int = 12, **settin
     guide = Guide(tokenizer, LETTERS, log_probs, [stop], **settings)
     ids, text = [], guide.begin()
     while len(ids) < limit and stop not in ids:
-        proposals = guide.propose(scores, text)
+        proposals = guide.propose(scores[None], text)
         best = int(proposals.scores.argmax())
         ids.append(int(proposals.tokens[best]))
         text = proposals.texts[[best]]
@@ -95,8 +95,8 @@ def test_what_is_silent_is_never_written(tokenizer):
     scores = torch.full((len(tokenizer),), -30.0)
     scores[[well, comma, hyphen, space, rest, letter]] = 0.0
     guide = Guide(tokenizer, LETTERS, spelled(" well known"), [0])
-    first = guide.propose(scores, guide.begin())
-    after = guide.propose(scores, first.texts[first.tokens == well])
+    first = guide.propose(scores[None], guide.begin())
+    after = guide.propose(scores[None], first.texts[first.tokens == well])
     score = dict(zip(after.tokens.tolist(), after.scores.tolist(), strict=True))
     assert not {comma, hyphen, space} & set(score)
     assert score[rest] == pytest.approx(-np.log(6), abs=1)  # the language model's own, nearly

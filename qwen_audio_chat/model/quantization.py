@@ -27,7 +27,7 @@ KEPT_IN_FLOAT = [r"(model\.)?audio_tower", r"(model\.)?projector", "lm_head", "l
 # With 4 bits in the body the trained pocket no longer transcribes, though its parent came in 4 bits.
 RELEASED_PARTS = {"audio_tower": 8, "embed_tokens": 8, BODY: 8}
 _SHARD = "45MB"
-_SMALL = 500_000_000  # quantized weights up to which a bfloat16 copy for prompts is kept
+_SMALL = 500_000_000  # quantized weights up to which a float copy for prompts is kept
 
 
 def quantization_config(precision: str, device: str) -> QuantizationConfigMixin | None:
@@ -183,13 +183,13 @@ class PackedQuantizer(HfQuantizer):
         config = self.quantization_config
         layers = {name: module for name, module in model.named_modules() if isinstance(module, LAYERS)}
         layers = {name: layer for name, layer in layers.items() if not layer.weight.is_floating_point()}  # misfits
-        keep_dense = model.dtype == torch.bfloat16 and sum(layer.shape.numel() for layer in layers.values()) < _SMALL
+        is_small = sum(layer.shape.numel() for layer in layers.values()) < _SMALL
         for name, layer in layers.items():
             # The encoder always has hundreds of rows to multiply, where floats are faster: its bits save disk only.
             if config.dequantize or "audio_tower" in name:
                 model.set_submodule(name, layer.to_float(model.dtype))
             elif isinstance(layer, QuantizedLinear):
-                layer.prepare(keep_dense)
+                layer.prepare(model.dtype if is_small else None)
         if config.dequantize:
             model._tied_weights_keys = type(model)._tied_weights_keys
             model.tie_weights()

@@ -8,7 +8,7 @@ Two formats, both plain in the file and equal on every machine:
 
 Decoding reads every weight once per token, so that its speed is the memory's: few bits win, multiplied as they are by
 `kernels`. A prompt has many rows, where arithmetic counts: there a float copy is faster, kept where the memory for one
-is there (`keep_dense`) or else made each time.
+is there (`dense_dtype`) or else made each time.
 """
 
 from collections.abc import Sequence
@@ -126,23 +126,23 @@ class QuantizedLinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(rows, dtype=dtype), requires_grad=False) if bias else None
         self.kernel_scales = self.dense = None
 
-    def prepare(self, keep_dense: bool = False) -> None:
+    def prepare(self, dense_dtype: torch.dtype | None = None) -> None:
         """Make ready to multiply.
 
         Args:
-            keep_dense: keep a bfloat16 copy for inputs of many rows, two to four times as large.
+            dense_dtype: keep a copy of this type for inputs of many rows, two to eight times as large.
         """
         scales = self.scales.data
         self.kernel_scales = scales.float() if self.bits == 8 else scales.view(torch.uint16)
-        if keep_dense:
-            self.dense = dequantize(self.weight.data, scales, torch.bfloat16)
+        if dense_dtype:
+            self.dense = dequantize(self.weight.data, scales, dense_dtype)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         rows = hidden.reshape(-1, self.in_features)
         if len(rows) <= KERNEL_ROWS:
             output = torch.stack([multiply(self.weight, self.kernel_scales, row) for row in rows.detach().float()])
         elif self.dense is not None:
-            output = F.linear(rows.bfloat16(), self.dense)
+            output = F.linear(rows.to(self.dense.dtype), self.dense)
         else:
             output = F.linear(rows, dequantize(self.weight, self.scales, rows.dtype))
         output = output.to(hidden.dtype).view(*hidden.shape[:-1], self.out_features)

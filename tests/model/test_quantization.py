@@ -65,7 +65,7 @@ def test_kernels_multiply_with_the_plain_values(shape, bits):
     assert relative(plain, weight) < {8: 0.01, 4: 0.09}[bits]
     layer = QuantizedLinear(*shape, bits, bias=True, dtype=torch.bfloat16)
     layer.weight.data, layer.scales.data, layer.bias.data = values, scales, torch.randn(shape[0]).bfloat16()
-    layer.prepare(keep_dense=True)
+    layer.prepare(torch.bfloat16)
     for rows in (1, 3, 50):
         hidden = torch.randn(2, rows, shape[1]).bfloat16()
         wanted = nn.functional.linear(hidden.float(), plain, layer.bias.float())

@@ -87,6 +87,15 @@ RUNS = (
          "chat": 1500},
         ("--steps", "850", "--batch-tokens", "800", "--augment", "--corruption", "0.1", "--warmup", "20",
          "--decay", "0.5", "--learning-rate", "1.2", "--alignment", "0.15", "--save-every", "50"),
+        restored=0.3,
+    ),
+    Run(
+        "joint-kept", "joint",
+        {"speech-flite-*": 100, "speech-festival-*": 40, "speech-piper-*": 200, "speech-kokoro-*": 1000,
+         "speech-human-prompts": 250, "dialogues": 1600, "languages-*": 700, "sounds": 700, "notes": 400,
+         "chat": 1400},
+        ("--steps", "700", "--batch-tokens", "800", "--augment", "--corruption", "0.1", "--warmup", "20",
+         "--decay", "0.5", "--learning-rate", "1.0", "--alignment", "0.15", "--save-every", "50"),
     ),
 )  # fmt: skip
 RECORDED = {
