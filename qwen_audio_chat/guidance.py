@@ -9,7 +9,9 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import zip_longest
 
+import numpy as np
 import torch
 from numba import njit
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -56,12 +58,14 @@ class Speller:
 
     Args:
         log_probs: of each frame, [frames, classes], blank first.
+        single: class of a letter that isn't added after itself.
     """
 
-    def __init__(self, log_probs: torch.Tensor):
+    def __init__(self, log_probs: torch.Tensor, single: int = 0):
         log_probs = log_probs.double().cpu()
         best = log_probs.amax(-1, keepdim=True)
         self.odds, self.units = (log_probs - best).exp().contiguous(), best[:, 0].exp()
+        self.single = single
 
     def empty(self) -> Prefixes:
         """The text without letters."""
@@ -69,44 +73,50 @@ class Speller:
         last, total = torch.zeros(1, dtype=torch.long), torch.zeros(1, dtype=torch.double)
         return Prefixes(torch.zeros_like(blank), blank, last, total, scale)
 
-    def extend(self, texts: Prefixes, rows: torch.Tensor, letters: torch.Tensor) -> None:
-        """Add one letter to each of the texts `rows` [n], in place, of the classes `letters` [n]."""
+    def extend(self, texts: Prefixes, spellings: Sequence[Sequence[int]]) -> None:
+        """Add letters, given as their classes, to each of the texts, in place."""
+        padded = list(zip_longest(*spellings, fillvalue=0))
+        letters = np.array(padded, dtype=np.int64).reshape(-1, len(spellings)).T.copy()
         changed = (tensor.numpy() for tensor in vars(texts).values())
-        _extend(self.odds.numpy(), self.units.numpy(), *changed, rows.numpy(), letters.numpy())
+        _extend(self.odds.numpy(), self.units.numpy(), *changed, letters, self.single)
 
 
 @njit(nogil=True, error_model="numpy", cache=True)
-def _extend(odds, units, letter, blank, last, total, scale, rows, letters):
+def _extend(odds, units, letter, blank, last, total, scale, letters, single):
     """The recursions of CTC prefix probabilities (Graves, 2008, section 7.5), frame by frame.
 
     Sums of logarithms cost ten times as much as products, so probabilities are relative to the likeliest path's; only
     the sum over frames, whose units differ, is scaled on the way. A text beyond all doubt wrong ends up with zeros.
     """
-    for i in range(len(rows)):
-        n, place = rows[i], letters[i]
-        is_double = place == last[n]  # a letter after itself needs a blank between
-        before_letter, before_blank = 0.0, 1.0 if last[n] == 0 else 0.0
-        now_letter = now_blank = begun = peak = 0.0
-        unit, moves = 1.0, 0
-        for t in range(len(odds)):
-            fresh = before_blank if is_double else before_blank + before_letter
-            begun = begun / units[t] + fresh * odds[t, place] * unit
-            if begun > _LARGE:
-                begun, unit, moves = begun / _LARGE, unit / _LARGE, moves + 1
-            now_blank = (now_blank + now_letter) * odds[t, 0]
-            now_letter = (now_letter + fresh) * odds[t, place]
-            now_blank = now_blank if now_blank > _TINY else 0.0
-            now_letter = now_letter if now_letter > _TINY else 0.0
-            before_letter, before_blank = letter[n, t], blank[n, t]
-            letter[n, t], blank[n, t] = now_letter, now_blank
-            peak = max(peak, now_letter, now_blank)
-        last[n] = place
-        total[n] = math.log(max(begun, _TINY)) + moves * math.log(_LARGE) + scale[n]
-        if 0 < peak < 1 / _LARGE:
+    for n in range(len(letters)):
+        for place in letters[n]:
+            if place == 0:  # the others have more letters
+                break
+            if place == last[n] == single:
+                continue
+            is_double = place == last[n]  # a letter after itself needs a blank between
+            before_letter, before_blank = 0.0, 1.0 if last[n] == 0 else 0.0
+            now_letter = now_blank = begun = peak = 0.0
+            unit, moves = 1.0, 0
             for t in range(len(odds)):
-                letter[n, t] /= peak
-                blank[n, t] /= peak
-            scale[n] += math.log(peak)
+                fresh = before_blank if is_double else before_blank + before_letter
+                begun = begun / units[t] + fresh * odds[t, place] * unit
+                if begun > _LARGE:
+                    begun, unit, moves = begun / _LARGE, unit / _LARGE, moves + 1
+                now_blank = (now_blank + now_letter) * odds[t, 0]
+                now_letter = (now_letter + fresh) * odds[t, place]
+                now_blank = now_blank if now_blank > _TINY else 0.0
+                now_letter = now_letter if now_letter > _TINY else 0.0
+                before_letter, before_blank = letter[n, t], blank[n, t]
+                letter[n, t], blank[n, t] = now_letter, now_blank
+                peak = max(peak, now_letter, now_blank)
+            last[n] = place
+            total[n] = math.log(max(begun, _TINY)) + moves * math.log(_LARGE) + scale[n]
+            if 0 < peak < 1 / _LARGE:
+                for t in range(len(odds)):
+                    letter[n, t] /= peak
+                    blank[n, t] /= peak
+                scale[n] += math.log(peak)
 
 
 @dataclass
@@ -154,12 +164,12 @@ class Guide:
         self._always = torch.tensor([*self.stop_ids, *(ids[0] for ids in spelled if len(ids) == 1)])
         self._spelling = cache(self._spelling)
         self._space = 1 + letters.find(" ")
-        self._speller = Speller(log_probs)
+        self._speller = Speller(log_probs, single=self._space)
 
     def begin(self) -> Prefixes:
         """The text before the first token: a space, with which the alignment begins every word."""
         text = self._speller.empty()
-        self._speller.extend(text, torch.tensor([0]), torch.tensor([self._space]))
+        self._speller.extend(text, [[self._space]])
         return text
 
     def propose(self, logits: torch.Tensor, texts: Prefixes) -> Proposals:
@@ -177,18 +187,10 @@ class Guide:
         extended = texts[parents]
         ends = torch.tensor([token in self.stop_ids for token in ids])
         whole, before = extended.whole(), extended.total.clone()
-        self._extend(extended, spellings)
+        self._speller.extend(extended, spellings)
         heard = torch.where(ends, whole, extended.total) - before
         scores = own[parents, ids] + self._weight * heard
         return Proposals(torch.tensor(parents), torch.tensor(ids), scores, spellings, extended)
-
-    def _extend(self, texts: Prefixes, spellings: Sequence[Sequence[int]]) -> None:
-        """Add to each of the texts, in place, the letters of one of the spellings, given as their classes."""
-        for place in range(max(map(len, spellings))):
-            rows = [row for row, spelling in enumerate(spellings) if len(spelling) > place]
-            letters = torch.tensor([spellings[row][place] for row in rows])
-            doubled = (letters == self._space) & (texts.last[rows] == letters)  # one space is enough
-            self._speller.extend(texts, torch.tensor(rows)[~doubled], letters[~doubled])
 
     def _spelling(self, token: int) -> list[int] | None:
         """Classes of a token's letters, none where it ends an answer; None if it can't be part of a transcript."""

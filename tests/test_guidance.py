@@ -38,10 +38,22 @@ def test_scores_are_those_of_all_alignments_counted_one_by_one():
     for text in [(1,), (1, 1), (2, 2, 1), (1, 2, 1), (2, 1, 1, 2)]:
         state = speller.empty()
         for letter in text:
-            speller.extend(state, torch.tensor([0]), torch.tensor([letter]))
+            speller.extend(state, [[letter]])
         beginnings = sum(p for other, p in texts.items() if other[: len(text)] == text)
         assert state.whole().exp().item() == pytest.approx(texts[text], rel=1e-5)
         assert state.total.exp().item() == pytest.approx(beginnings, rel=1e-5)
+
+
+def test_texts_of_different_length_are_scored_at_once_and_one_space_is_enough():
+    log_probs = torch.randn(9, 4, generator=torch.Generator().manual_seed(1)).log_softmax(-1)
+    speller, spellings = Speller(log_probs, single=3), [(1,), (3, 3, 2, 3, 3, 3), (), (2, 2)]
+    together = speller.empty()[[0] * len(spellings)]
+    speller.extend(together, spellings)
+    for row, letters in enumerate([(1,), (3, 2, 3), (), (2, 2)]):
+        alone = speller.empty()
+        for letter in letters:
+            speller.extend(alone, [[letter]])
+        assert all(map(torch.equal, vars(together[[row]]).values(), vars(alone).values()))
 
 
 def test_scores_hold_where_probabilities_are_too_small_for_numbers():
@@ -60,7 +72,7 @@ def test_scores_hold_where_probabilities_are_too_small_for_numbers():
         one = torch.cat((torch.tensor([-torch.inf]).double(), alpha[:-1]))
         alpha = torch.logaddexp(torch.logaddexp(alpha, one), skipped) + frame[states]
     for letter in letters:
-        speller.extend(state, torch.tensor([0]), torch.tensor([letter]))
+        speller.extend(state, [[letter]])
     assert begun < -750  # beyond what a float64 can hold
     assert state.total.item() == pytest.approx(begun.item(), rel=1e-6)
     assert state.whole() < state.total - 500  # it is not the end
