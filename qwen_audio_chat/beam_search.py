@@ -61,7 +61,7 @@ def beam_search(
         ended = max(filter(None, (ended, *stopped)), key=lambda hypothesis: hypothesis.score, default=None)
         is_over = not children or len(children[0].tokens) >= limit
         if is_over or (ended and ended.score >= children[0].score):  # scores only fall
-            winner = ended or children[0]
+            winner = max(filter(None, (ended, *children[:1])), key=lambda hypothesis: hypothesis.score)
             yield from winner.tokens[told:]
             return
         agreed = _agreed([hypothesis.tokens for hypothesis in (*children, *filter(None, (ended,)))])

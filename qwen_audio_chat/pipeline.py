@@ -160,17 +160,17 @@ class AudioChat:
             tokens = decode(self.next_logits, logits, cache, sampler)
         else:
             tokens = beam_search(self._next_logits_of_each, logits, cache, guide, limit, is_cancelled)
-        guard, text = RepetitionGuard(), TextStream(self.tokenizer)
+        guard, text, begun = RepetitionGuard(), TextStream(self.tokenizer), time.perf_counter()
         for token in tokens:
             now = time.perf_counter()
             if reply.stats.ttft_s is None:
-                reply.stats.ttft_s, first = now - started, now
+                reply.stats.ttft_s = now - started
             if token in self.stop_ids:
                 reply.finish_reason = "stop"
                 break
             reply.token_ids.append(token)
             if len(reply.token_ids) > 1:
-                reply.stats.tokens_per_s = (len(reply.token_ids) - 1) / (now - first)
+                reply.stats.tokens_per_s = (len(reply.token_ids) - 1) / (now - begun)
             if piece := text.push(token):
                 reply.text += piece
                 yield piece

@@ -3,6 +3,7 @@
 The words are for chat models. A pretrained model knows only the tags (`tags.TaskPrompt`).
 """
 
+import re
 from dataclasses import dataclass, replace
 
 from .tags import TaskPrompt
@@ -83,6 +84,9 @@ TRANSCRIBE = (
 )  # fmt: skip
 
 
+_TRANSCRIBE_ONLY = re.compile(r"(please )?transcribe((?! and )[^.,:;?!])*[.!]?")
+
+
 def wants_transcript(message: dict) -> bool:
     """Whether a message asks for the words of its audio and nothing else: in tags, or in words that say so."""
     if message["role"] != "user":
@@ -93,7 +97,7 @@ def wants_transcript(message: dict) -> bool:
     parts = [content] if isinstance(content, str) else [part["text"] for part in content if part["type"] == "text"]
     words = " ".join(parts).strip().lower()
     known = (*TRANSCRIBE, QUESTIONS["transcribe"].words[1])
-    return words in {each.lower() for each in known} or words.startswith(("transcribe", "please transcribe"))
+    return words in {each.lower() for each in known} or _TRANSCRIBE_ONLY.fullmatch(words) is not None
 
 
 def question(task: str, lang: str = "en", target: str = "en") -> str:

@@ -111,25 +111,38 @@ class TaskReply(Reply):
             seconds = sum(len(piece) for _, piece, _ in cut) / SAMPLE_RATE
             self.notices.append(f"The audio is {seconds:.0f} s long and was heard in {count} pieces.")
         for start, piece, parts in cut:
-            if timed:
-                yield self._add("<|0.00|>", [tokenizer.convert_tokens_to_ids("<|0.00|>")])
-            elif start:
-                yield self._add("\n", encode_text(tokenizer, "\n"))
             if timed and self._chat.spells:
-                said = " ".join(part.finish().text for part in self._listen(parts, without_times(self._task)))
-                words = self._chat.time_words(said, piece, self._session)
-                yield self._add(write_words(words), timed_words_to_ids(tokenizer, words))
+                yield self._spelled(piece, parts, is_whole=len(cut) == 1)
+            elif timed:
+                yield self._add("<|0.00|>", [tokenizer.convert_tokens_to_ids("<|0.00|>")])
+                yield from self._written(parts)
             else:
-                for number, part in enumerate(self._listen(parts, self._task)):
-                    if number:
-                        yield self._add(" ", encode_text(tokenizer, " "))
-                    before = len(self.token_ids)
-                    for text in part:
-                        self.token_ids[before:] = part.token_ids
-                        yield self._add(text)
-                    self.token_ids[before:] = part.token_ids
+                if start:
+                    yield self._add("\n", encode_text(tokenizer, "\n"))
+                yield from self._written(parts)
             if self.finish_reason == "cancelled":
                 return
+
+    def _spelled(self, piece: np.ndarray, parts: Sequence[np.ndarray], is_whole: bool) -> str:
+        """Transcribe a piece and give its words the times at which they are spelled; at once, for they come at last."""
+        tokenizer = self._chat.tokenizer
+        said = " ".join(part.finish().text for part in self._listen(parts, without_times(self._task)))
+        words = self._chat.time_words(said, piece, self._session)
+        if is_whole and not words:  # silence, or what is spelled nowhere
+            return self._add(said, encode_text(tokenizer, said))
+        begin = tokenizer.convert_tokens_to_ids("<|0.00|>")
+        return self._add("<|0.00|>" + write_words(words), [begin, *timed_words_to_ids(tokenizer, words)])
+
+    def _written(self, parts: Sequence[np.ndarray]) -> Iterator[str]:
+        """What the model writes about the parts of a piece, one after the other."""
+        for number, part in enumerate(self._listen(parts, self._task)):
+            if number:
+                yield self._add(" ", encode_text(self._chat.tokenizer, " "))
+            before = len(self.token_ids)
+            for text in part:
+                self.token_ids[before:] = part.token_ids
+                yield self._add(text)
+            self.token_ids[before:] = part.token_ids
 
     def _listen(self, parts: Sequence[np.ndarray], task: TaskPrompt) -> Iterator[Reply]:
         """The answers about the parts, each to be read to its end before the next; a cancelled one is the last."""

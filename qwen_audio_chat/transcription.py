@@ -16,7 +16,10 @@ from .subtitles import to_srt
 from .tags import TimedWord, strip_tags
 from .task_reply import answer, pieces
 
-AUDIO_SUFFIXES = {".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".webm", ".mp4", ".mov", ".mkv"}
+AUDIO_SUFFIXES = {
+    ".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".amr", ".aif", ".aiff", ".caf", ".w64", ".wma",
+    ".webm", ".mp4", ".mov", ".mkv",
+}  # fmt: skip
 
 
 def transcribe(chat: AudioChat, source: Any) -> Iterator[TimedWord]:
@@ -41,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Transcribe every audio file; a broken one is told and skipped, and makes the exit code 2."""
-    files = _audio_files(args.folder)
+    files, root = _audio_files(args.folder), args.folder if args.folder.is_dir() else args.folder.parent
     chat = load_from(args)
     failed = 0
     for number, path in enumerate(files, start=1):
@@ -52,7 +55,9 @@ def run(args: argparse.Namespace) -> int:
             print(f"Error: {path.name}: {error}", file=sys.stderr)
             failed += 1
             continue
-        _write_transcript(args.output or path.parent, path.name, segments)
+        # Below the output as below the input: files of two folders may have one name.
+        folder = path.parent if args.output is None else args.output / path.parent.relative_to(root)
+        _write_transcript(folder, path.name, segments)
         print(f"{path.name}\t{' '.join(segment.word for segment in segments)}", flush=True)
     return 2 if failed else 0
 

@@ -71,6 +71,7 @@ def score(prompt, answer) -> float:
 @pytest.mark.parametrize("prompt", [(9, seed) for seed in range(8)])
 def test_a_wide_search_finds_the_likeliest_answer_of_all(prompt):
     answers = [(*words, STOP) for n in range(LIMIT) for words in itertools.product(WORDS, repeat=n)]
+    answers += itertools.product(WORDS, repeat=LIMIT)  # those that don't end before
     found, cache = search(prompt, width=4**LIMIT)
     assert tuple(found) == max(answers, key=lambda answer: score(prompt, answer))
     assert cache.tokens == prompt  # as it was

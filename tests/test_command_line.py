@@ -66,6 +66,14 @@ def test_transcribe_writes_three_files_and_skips_the_broken(wav, capsys):
     assert "broken.mp3" in capsys.readouterr().err
 
 
+def test_transcripts_of_files_of_one_name_lie_apart(wav, tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / "talks" / folder).mkdir(parents=True)
+        (tmp_path / "talks" / folder / "x.wav").write_bytes(wav.read_bytes())
+    assert main(["transcribe", str(tmp_path / "talks"), "--output", str(tmp_path / "out")]) == 0
+    assert sorted(path.parent.name for path in (tmp_path / "out").rglob("x.wav.txt")) == ["a", "b"]
+
+
 def test_transcribe_long_audio_piece_by_piece(tmp_path, clip, loaded):
     soundfile.write(tmp_path / "long.wav", np.concatenate([clip(29), 0 * clip(1), clip(12, 880)]), 16000)
     assert main(["transcribe", str(tmp_path), "--output", str(tmp_path / "out")]) == 0

@@ -120,6 +120,7 @@ def test_only_a_question_for_the_words_is_guided():
         return wants_transcript(Conversation().ask(text, [b""])[-1])
 
     assert all(map(asks, TRANSCRIBE)) and asks("transcribe what she says") and asks("这段语音说了什么？")
+    assert not asks("Transcribe the audio and say which language it is.")
     assert not any(map(asks, ("What sound is this?", "What do you hear?", "Who transcribed it?", "")))
     tags = [task_prompt(TRANSCRIBE[0], pretrained=True), task_prompt("What sound is this?", pretrained=True)]
     assert [wants_transcript({"role": "user", "content": [], "task": task}) for task in tags] == [True, False]

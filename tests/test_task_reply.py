@@ -9,7 +9,7 @@ from qwen_audio_chat.chatml import Conversation
 from qwen_audio_chat.generation import GenerationOptions
 from qwen_audio_chat.questions import QUESTIONS, question
 from qwen_audio_chat.tags import parse_words
-from qwen_audio_chat.task_reply import TaskReply, answer, task_message
+from qwen_audio_chat.task_reply import TaskReply, answer, task_message, without_times
 
 SHORT = GenerationOptions(max_new_tokens=4)
 
@@ -63,3 +63,12 @@ def test_words_of_long_speech_have_the_times_of_the_whole(tiny_chat, clip):
     assert reply.text.count("<|0.00|>") == 2  # once for each 30 s, whatever the parts
     words = parse_words(reply.text)
     assert words and max(word.end for word in words) > tiny_chat.transcript_seconds
+
+
+def test_a_transcript_that_is_spelled_nowhere_has_no_times(tiny_chat, clip, monkeypatch):
+    monkeypatch.setattr(tiny_chat, "time_words", lambda *_: [])
+    untimed = task_message(without_times(QUESTIONS["words"].tags), clip(2.0))
+    said = tiny_chat.stream([untimed], SHORT).finish().text
+    timed = answer(tiny_chat, asked(question("words"), clip(2.0)), SHORT).finish()
+    assert timed.text == said != ""
+    assert tiny_chat.tokenizer.decode(timed.token_ids) == said

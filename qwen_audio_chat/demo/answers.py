@@ -117,8 +117,13 @@ def generation_options(
         top_p=float(top_p),
         top_k=int(top_k),
         repetition_penalty=float(repetition_penalty),
-        seed=int(seed) if str(seed).strip() else None,
+        seed=_seed(str(seed).strip()),
     )
+
+
+def _seed(words: str) -> int | None:
+    """A number as it is, any other words as the number that their bytes make; none without words."""
+    return None if not words else int(words) if words.isdecimal() else int.from_bytes(words.encode()[:7])
 
 
 def notices(visitor: Visitor, reply: Reply, lang: str) -> list[str]:

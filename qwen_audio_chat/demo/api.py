@@ -11,12 +11,13 @@ from urllib.parse import unquote
 import gradio as gr
 from gradio.utils import get_upload_folder
 
-from ..audio import AudioError, load_audio
+from ..audio import AudioError
 from ..chatml import Conversation
-from ..pipeline import AudioChat, ChatError
+from ..pipeline import ChatError
 from ..questions import question as question_for
 from ..task_reply import answer
-from .messages import MAX_AUDIOS, check_length
+from .context import PageContext
+from .messages import MAX_AUDIOS, load_fitting
 from .texts import text
 
 MCP_TOOL = "listen"  # the only one: Gradio's own way of giving files to a tool lets its caller name any file here
@@ -30,8 +31,8 @@ def has_mcp() -> bool:
 class Programs:
     """Handlers for programs. Names, arguments and docstrings of `ask` and `listen` are their public interface."""
 
-    def __init__(self, chat: AudioChat):
-        self.chat = chat
+    def __init__(self, context: PageContext):
+        self.context = context
 
     def ask(self, files: list[str] | None, question: str) -> str:
         """Ask one question about one or several audio files, without memory of earlier questions.
@@ -69,10 +70,12 @@ class Programs:
                 raise ChatError(text("empty", "en"))
             if len(sources) > MAX_AUDIOS:
                 raise ChatError(text("many_files", "en", limit=MAX_AUDIOS))
-            waveforms = [load_audio(source) for source in sources]
-            check_length(waveforms, self.chat.info, "en")
-            question = question or question_for("hear" if len(waveforms) == 1 else "hear_each")
-            return answer(self.chat, Conversation().ask(question, waveforms)).finish().text
+            if self.context.draining:
+                raise ChatError(text("draining", "en"))
+            with self.context.program():
+                waveforms = list(load_fitting(sources, self.context.chat.info, "en"))
+                question = question or question_for("hear" if len(waveforms) == 1 else "hear_each")
+                return answer(self.context.chat, Conversation().ask(question, waveforms)).finish().text
         except (ChatError, AudioError) as error:
             raise gr.Error(str(error), print_exception=False) from error
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import gradio as gr
+from gradio.data_classes import FileData
 
 from . import conversation_files, render
 from .context import PageContext
@@ -45,7 +46,8 @@ class Changes:
             if visitor.conversation:
                 message = visitor.conversation.pop()
                 clips = render.message_clips(message)
-                box = {"text": render.message_text(message), "files": [str(clip.wav) for clip in clips]}
+                files = [FileData(path=str(clip.wav), orig_name=clip.name, mime_type="audio/wav") for clip in clips]
+                box = {"text": render.message_text(message), "files": files}
             visitor.note = ""
             return self.context.shown(visitor, lang, box)
 
@@ -76,20 +78,22 @@ class Changes:
                 return self.context.shown(visitor, lang)
             return self.context.due(visitor, lang)
 
-    def clear(self, request: gr.Request) -> tuple:
-        """Begin anew; conversation, audios and the model's memory of them are deleted."""
+    def clear(self, waiting: dict | None, request: gr.Request) -> tuple:
+        """Begin anew; conversation, audios and the model's memory of them are deleted, and what waits in the box."""
         visitor, lang = self.context.visitor(request)
+        for file in (waiting or {}).get("files", ()):
+            visitor.remember_upload(Path(file))
         visitor.forget()
         return self.context.shown(visitor, lang, {"text": "", "files": []})
 
-    def delete(self, request: gr.Request) -> tuple:
+    def delete(self, waiting: dict | None, request: gr.Request) -> tuple:
         """`clear`, and say so."""
         gr.Info(text("deleted", language(request)), title="")
-        return self.clear(request)
+        return self.clear(waiting, request)
 
     def leave(self, request: gr.Request) -> None:
         """The page was closed."""
-        self.context.visitors.leave(request.session_hash)
+        self.context.visitors.leave(request.session_hash, text("no_answer", language(request)))
 
     def export(self, kind: str):
         """Make the handler that writes the conversation as "markdown", or "json" with the audios."""
@@ -98,7 +102,7 @@ class Changes:
             visitor, lang = self.context.visitor(request)
             if not visitor.conversation:
                 gr.Info(text("nothing_to_export", lang), title="")
-                return gr.skip()
+                return gr.update(value=None)
             return gr.update(value=str(conversation_files.write(visitor, kind, lang)))
 
         return write
@@ -108,7 +112,7 @@ class Changes:
         visitor, lang = self.context.visitor(request)
         visitor.remember_upload(Path(file))
         try:
-            conversation = conversation_files.read(Path(file), visitor)
+            conversation = conversation_files.read(Path(file), visitor, lang)
         except ValueError as error:
             return self.context.refused(text("bad_import", lang, error=error))
         with visitor.lock:

@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     from .launch import serve
 
     options = _options(args)
-    serve(_build(args), **options, inbrowser=args.open)
+    serve(_build(args), **options)
     return 0
 
 
@@ -53,6 +53,8 @@ def _options(args: argparse.Namespace) -> dict:
     """Options of `launch`, checked before a model is loaded."""
     from .launch import LaunchError, is_taken
 
+    if args.port is not None and not 0 < args.port < 2**16:
+        raise LaunchError(f"There is no port {args.port}; choose one from 1 to 65535.")
     if args.port is not None and is_taken(args.port):
         raise LaunchError(f"Port {args.port} is in use; choose another one, or give none to take the first free one.")
     auth = _login(args.auth or os.environ.get(AUTH_VARIABLE))
@@ -62,18 +64,18 @@ def _options(args: argparse.Namespace) -> dict:
             f"Set a login with --auth user:password or in the variable {AUTH_VARIABLE}.",
             file=sys.stderr,
         )
-    return {"host": args.host, "port": args.port, "share": args.share, "auth": auth}
+    return {"host": args.host, "port": args.port, "share": args.share, "auth": auth, "inbrowser": args.open}
 
 
-def _login(login: str | None) -> tuple[str, str] | None:
-    """(user, password) of "user:password".
+def _login(login: str | tuple[str, str] | None) -> tuple[str, str] | None:
+    """(user, password) of "user:password"; a notebook may give them apart, as Gradio takes them.
 
     Raises:
         ValueError: one of them is missing.
     """
     if not login:
         return None
-    user, _, password = login.partition(":")
+    user, _, password = login.partition(":") if isinstance(login, str) else (login[0], "", login[-1])
     if not user or not password:
         raise ValueError('A login is written as "user:password".')
     return user, password

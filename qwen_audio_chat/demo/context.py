@@ -5,6 +5,9 @@ box, status), and where an answer is due also in a new `turn`, whose change star
 of the model.
 """
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import count
 
 import gradio as gr
@@ -25,10 +28,27 @@ class PageContext:
         self.visitors = Visitors(chat)
         self.draining = False
         self._turns = count(1)
+        self._programs = 0
+        self._lock = threading.Lock()
 
     def visitor(self, request: gr.Request) -> tuple[Visitor, str]:
         """Who asks, and in which language to reply."""
         return self.visitors.get(request.session_hash or "anonymous"), language(request)
+
+    @contextmanager
+    def program(self) -> Iterator[None]:
+        """While a program is answered."""
+        with self._lock:
+            self._programs += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._programs -= 1
+
+    def answering(self) -> int:
+        """How many visitors and programs get or wait for an answer."""
+        return self.visitors.answering() + self._programs
 
     def not_now(self, visitor: Visitor) -> str | None:
         """Why the visitor can't get in line at the moment, as a key of `texts`; who waits already keeps the place."""

@@ -1,12 +1,13 @@
 """Conversations as files: Markdown to read, JSON with the audios to go on with."""
 
 import base64
+import binascii
 import json
 import secrets
 from pathlib import Path
 
-from ..audio import load_audio
 from ..chatml import Conversation
+from .messages import load_fitting, user_message
 from .render import message_clips, message_text, walk
 from .state import Visitor
 from .texts import duration, text
@@ -16,6 +17,15 @@ FORMAT = "qwen-audio-chat conversation"
 VERSION = 1
 MAX_MESSAGES = 1000
 MAX_AUDIOS = 100
+_DAMAGED = (
+    KeyError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+    UnicodeDecodeError,
+    json.JSONDecodeError,
+    binascii.Error,
+)
 _SUFFIX = {"markdown": "md", "json": "json"}
 
 
@@ -56,32 +66,31 @@ def to_json(conversation: Conversation) -> str:
     return json.dumps({"format": FORMAT, "version": VERSION, "messages": messages}, ensure_ascii=False, indent=1)
 
 
-def read(path: Path, visitor: Visitor) -> Conversation:
+def read(path: Path, visitor: Visitor, lang: str) -> Conversation:
     """Read what `to_json` wrote, with the audios into the visitor's folder. Every text in it is plain text.
 
     Raises:
-        ValueError: the file is something else, damaged, or holds too much; nothing was changed.
+        ValueError: the file is something else, damaged, or holds too much; the conversation stays.
     """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         if document["format"] != FORMAT:
             raise ValueError("it is of another format.")
         waiting = [_parse(message) for message in document["messages"]]
-    except (KeyError, TypeError, AttributeError, RecursionError, UnicodeDecodeError) as error:
+    except _DAMAGED as error:
         raise ValueError("a part of it is missing or damaged.") from error
     if len(waiting) > MAX_MESSAGES:
         raise ValueError(f"it holds more than {MAX_MESSAGES} messages.")
     if sum(len(audios) for _, audios, _ in waiting) > MAX_AUDIOS:
         raise ValueError(f"it holds more than {MAX_AUDIOS} audios.")
-    decoded = [[(name, load_audio(data)) for name, data in audios] for _, audios, _ in waiting]
     conversation = Conversation()
-    for (role, _, words), audios in zip(waiting, decoded, strict=True):
+    for role, audios, words in waiting:
         if role == "assistant":
             conversation.append({"role": role, "content": words})
         else:
-            clips = [visitor.add_clip(name, waveform) for name, waveform in audios]
-            parts = [{"type": "audio", "audio": str(clip.wav), "clip": clip} for clip in clips]
-            conversation.append({"role": role, "content": [*parts, {"type": "text", "text": words}]})
+            loading = load_fitting((data for _, data in audios), visitor.chat.info, lang)
+            clips = [visitor.add_clip(name, waveform) for (name, _), waveform in zip(audios, loading, strict=True)]
+            conversation.append(user_message(words, clips))
     return conversation
 
 

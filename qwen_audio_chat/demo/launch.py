@@ -68,7 +68,6 @@ def launch(
     auth: tuple[str, str] | None = None,
     inline: bool | None = None,
     inbrowser: bool = False,
-    root_path: str | None = None,
     quiet: bool = False,
 ) -> gr.Blocks:
     """Serve the page of `build_demo` in the background, with all its settings, and return it.
@@ -93,7 +92,6 @@ def launch(
             auth=auth,
             inline=inline,
             inbrowser=inbrowser,
-            root_path=root_path,
             quiet=quiet,
             prevent_thread_lock=True,
             theme=THEME,
@@ -141,7 +139,7 @@ def drain(demo: gr.Blocks, seconds: float = DRAIN_SECONDS) -> None:
     """Refuse new questions, wait for the answers under way, then close the server and delete the visitors' data."""
     demo.page_context.draining = True
     end = time.monotonic() + seconds
-    while demo.page_context.visitors.answering() and time.monotonic() < end:
+    while demo.page_context.answering() and time.monotonic() < end:
         time.sleep(0.1)
     demo.close(verbose=False)
     demo.page_context.visitors.forget_all()
@@ -175,7 +173,7 @@ def _health(demo: gr.Blocks):
             "device": info.device,
             "precision": info.precision,
             "visitors": len(context.visitors),
-            "answering": context.visitors.answering(),
+            "answering": context.answering(),
         }
         return JSONResponse(body, 200 if status == "ok" else 503)
 

@@ -1,7 +1,8 @@
 """A visitor says something: what is in the box, an example of the gallery, or a task put into the box."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 import numpy as np
@@ -45,19 +46,19 @@ class Messages:
         return "busy" if visitor.answering else self.context.not_now(visitor)
 
     def _take(self, visitor: Visitor, lang: str, words: str, files: list[Path]) -> Iterator[tuple]:
-        waveforms = []
-        for file in files:
+        names = [visitor.names.get(file, file.name) for file in files]
+        waveforms, loading = [], load_fitting(files, self.context.chat.info, lang)
+        for file, name in zip(files, names, strict=True):
             visitor.remember_upload(file)
-            reading = text("decoding", lang, name=file.name) + " …"
+            reading = text("decoding", lang, name=name) + " …"
             yield gr.skip(), gr.skip(), self.context.status(activity=reading), gr.skip()
             try:
-                waveforms.append(load_audio(file))
-                check_length(waveforms, self.context.chat.info, lang)
+                waveforms.append(next(loading))
             except AudioError as error:
-                yield self.context.refused(text("bad_file", lang, name=file.name, error=error))
+                yield self.context.refused(text("bad_file", lang, name=name, error=error))
                 yield gr.skip(), gr.skip(), self.context.status(visitor), gr.skip()
                 return
-        clips = [visitor.add_clip(file.name, waveform) for file, waveform in zip(files, waveforms, strict=True)]
+        clips = [visitor.add_clip(name, waveform) for name, waveform in zip(names, waveforms, strict=True)]
         words = words or question("hear" if len(clips) == 1 else "hear_each", self._spoken(lang))
         with visitor.lock:
             visitor.conversation.append(user_message(words, clips))
@@ -96,14 +97,20 @@ def user_message(words: str, clips: list[Clip]) -> dict:
     return {"role": "user", "content": [*audios, {"type": "text", "text": words}]}
 
 
-def check_length(waveforms: Sequence[np.ndarray], info: ModelInfo, lang: str) -> None:
-    """Refuse waveforms that can never fit before the encoder works on them.
+def load_fitting(sources: Iterable[Any], info: ModelInfo, lang: str) -> Iterator[np.ndarray]:
+    """Waveforms of the audios of one message, one after the other, while there may be room for them in the model.
+
+    So nobody fills the memory with what would be refused at last: a small file can hold hours of silence.
 
     Raises:
-        AudioError: together they need more tokens than the model holds.
+        AudioError: an audio can't be used, or together they need more tokens than the model holds.
     """
-    tokens = sum(num_audio_tokens(len(piece)) for waveform in waveforms for piece in split_audio(waveform))
-    if tokens > info.context_limit:
-        seconds = sum(map(len, waveforms)) / SAMPLE_RATE
-        limit = info.context_limit / 25
-        raise AudioError(text("long_audio", lang, seconds=duration(seconds), limit=duration(limit)))
+    tokens = seconds = 0
+    for source in sources:
+        waveform = load_audio(source)
+        tokens += sum(num_audio_tokens(len(piece)) for piece in split_audio(waveform))
+        seconds += len(waveform) / SAMPLE_RATE
+        if tokens > info.context_limit:
+            limit = info.context_limit / 25
+            raise AudioError(text("long_audio", lang, seconds=duration(seconds), limit=duration(limit)))
+        yield waveform

@@ -30,7 +30,8 @@ LOGO = (
 LANE = "model"  # everything that runs the model waits in one line
 DELETE_UPLOADS_SECONDS = (600, 3600)  # Gradio looks every ten minutes and deletes what is an hour old
 PRIVATE = {"api_visibility": "private"}
-NOW = {**PRIVATE, "queue": False, "show_progress": "hidden"}
+SOON = {**PRIVATE, "show_progress": "hidden"}  # what comes through a queue can pop up a message
+NOW = {**SOON, "queue": False}
 
 
 def build_demo(chat: AudioChat, *, examples: Path = EXAMPLES) -> gr.Blocks:
@@ -43,7 +44,7 @@ def build_demo(chat: AudioChat, *, examples: Path = EXAMPLES) -> gr.Blocks:
         title="Qwen-Audio-Chat", analytics_enabled=False, fill_height=True, delete_cache=DELETE_UPLOADS_SECONDS
     ) as demo:
         demo.page_context = context
-        settings, target, files = _sidebar()
+        settings, target, files = _sidebar("en" if chat.info.is_pocket else "zh")
         with gr.Row(elem_id="qa-head", equal_height=True):
             gr.HTML(f"<h1>{LOGO}Qwen-Audio-Chat</h1>", padding=False)
             new_chat = gr.Button(label("new_chat"), size="sm", variant="secondary", min_width=80, elem_id="qa-new")
@@ -64,6 +65,7 @@ def build_demo(chat: AudioChat, *, examples: Path = EXAMPLES) -> gr.Blocks:
             buttons=["copy"],
             **_welcome(messages.examples, "en"),
         )
+        chatbot.keep_in_cache |= {example["picture"] for example in messages.examples}  # uploads are deleted in time
         with gr.Row(elem_id="qa-tasks"):
             tasks = [
                 gr.Button(label(f"task_{task}"), size="sm", min_width=40, scale=0, elem_classes="qa-task")
@@ -84,10 +86,10 @@ def build_demo(chat: AudioChat, *, examples: Path = EXAMPLES) -> gr.Blocks:
         turn = gr.State(0)
         _wire(demo, messages, Answers(context), changes, (chatbot, box, status, turn), settings)
         for task, button in zip(PRESETS, tasks, strict=True):
-            button.click(messages.fill_in(task), [box, target], box, **NOW).then(js=_FOCUS)
-        new_chat.click(changes.clear, None, [chatbot, box, status, turn], **NOW).then(js=_FOCUS)
+            button.click(messages.fill_in(task), [box, target], box, **SOON).then(js=_FOCUS)
+        new_chat.click(changes.clear, box, [chatbot, box, status, turn], **NOW).then(js=_FOCUS)
         _wire_files(changes, files, [chatbot, box, status, turn])
-        _api(Programs(chat))
+        _api(Programs(context))
     return demo
 
 
@@ -118,14 +120,14 @@ _NAMES = """(message) => requestAnimationFrame(() =>
 _FOCUS = "() => { document.querySelector('#qa-box textarea')?.focus(); }"
 
 
-def _sidebar() -> tuple[list, gr.Dropdown, dict]:
-    """Settings and files, folded away."""
+def _sidebar(target: str) -> tuple[list, gr.Dropdown, dict]:
+    """Settings and files, folded away; `target` is the language that is translated into at first."""
     default = GenerationOptions()
     with gr.Sidebar(position="right", open=False, elem_id="qa-side", width=330):
         gr.Markdown(label("settings"), elem_classes="qa-title")
         target = gr.Dropdown(
             [(" · ".join(names), key) for key, names in LANGUAGE_NAMES.items()],
-            value="zh",
+            value=target,
             label=label("translate_to"),
         )
         do_sample = gr.Checkbox(default.do_sample, label=label("do_sample"), info=label("do_sample_info"))
@@ -154,7 +156,7 @@ def _wire(demo, messages: Messages, answers: Answers, changes: Changes, outputs,
     chatbot, box, status, turn = outputs
     view, due = [chatbot, box, status], [chatbot, box, status, turn]
     # Through a queue of their own: Gradio tells a state's change to the page only on that way.
-    taking = {**PRIVATE, "show_progress": "hidden", "concurrency_limit": 4, "concurrency_id": "reading"}
+    taking = {**SOON, "concurrency_limit": 4, "concurrency_id": "reading"}
 
     def opened(tab: str, request: gr.Request):
         lang = language(request)
@@ -209,11 +211,11 @@ def _welcome(examples: list[dict], lang: str) -> dict:
 
 def _wire_files(changes: Changes, files: dict, due: list) -> None:
     for kind in ("markdown", "json"):
-        files[kind].click(changes.export(kind), None, files["download"], **NOW).success(
+        files[kind].click(changes.export(kind), None, files["download"], **SOON).success(
             js="() => setTimeout(() => document.querySelector('#qa-download')?.click(), 300)"
         )
-    files["import"].upload(changes.load, files["import"], due, **PRIVATE, show_progress="hidden")
-    files["delete"].click(changes.delete, None, due, **NOW)
+    files["import"].upload(changes.load, files["import"], due, **SOON)
+    files["delete"].click(changes.delete, due[1], due, **SOON)
 
 
 def _api(programs: Programs) -> None:

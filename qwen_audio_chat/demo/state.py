@@ -50,6 +50,7 @@ class Visitor:
     note: str = ""  # why the last message has no answer
     status: list[str] = field(default_factory=list)  # figures of the last answer
     uploads: set[Path] = field(default_factory=set)
+    names: dict[Path, str] = field(default_factory=dict)  # what the visitor calls an audio that lies under another name
     cancel: threading.Event = field(default_factory=threading.Event)
     answering: bool = False  # a message waits for its answer or is being answered
     started: bool = False  # and the model is at it
@@ -80,6 +81,7 @@ class Visitor:
         wav.write_bytes(to_wav_bytes(waveform))
         save_picture(waveform, picture)
         starts = tuple(start for start, _ in pieces(waveform))
+        self.names[wav] = name
         return Clip(name, len(waveform) / SAMPLE_RATE, wav, picture, starts)
 
     def remember_upload(self, path: Path) -> None:
@@ -108,6 +110,7 @@ class Visitor:
             for upload in self.uploads:
                 upload.unlink(missing_ok=True)
             self.uploads.clear()
+            self.names.clear()
 
 
 class Visitors:
@@ -159,8 +162,12 @@ class Visitors:
         with self._lock:
             return next((item for item in self._visitors.items() if item[1].key == key), None)
 
-    def leave(self, session_hash: str) -> None:
-        """The page was closed, or its line broke: stop answering, free the model's memory, keep what was said."""
+    def leave(self, session_hash: str, note: str = "") -> None:
+        """The page was closed, or its line broke: stop answering, free the model's memory, keep what was said.
+
+        Args:
+            note: what stands in the place of an answer that hadn't begun; Gradio forgets who waited with the page.
+        """
         with self._lock:
             visitor = self._visitors.get(session_hash)
             if visitor is not None and not visitor.conversation:
@@ -170,7 +177,11 @@ class Visitors:
         if not visitor.conversation:
             visitor.forget()
             return
-        visitor.cancel.set()
+        with visitor.lock:
+            visitor.cancel.set()
+            if visitor.answering and not visitor.started:
+                visitor.interrupt()
+                visitor.note = note
         visitor.close_session()
         visitor.left_at = time.monotonic()
         memory.give_back()

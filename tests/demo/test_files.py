@@ -2,8 +2,12 @@
 
 import base64
 import json
+from pathlib import Path
 
 import pytest
+from gradio.utils import get_upload_folder
+
+from qwen_audio_chat.demo.texts import text
 
 WORDS = "<|0.00|><|sil|><|0.40|>please<|0.80|>press<|1.10|>one<|1.45|><|sil|><|2.00|>"
 
@@ -104,10 +108,22 @@ def test_delete_my_data(visit, clips, demo):
     visitor.wait_answer()
     address = visitor.page.evaluate("new URL(document.querySelector('.qa-clip').dataset.src, document.baseURI).href")
     assert visitor.page.request.get(address).status == 200
+    visitor.attach(clips["high"])  # and not sent
+    uploads = [path for path in Path(get_upload_folder()).glob("*/*.wav") if len(path.parent.name) == 64]
+    assert {"low.wav", "high.wav"} <= {path.name for path in uploads}
     visitor.open_sidebar()
     visitor.press("#qa-delete")
+    assert visitor.toast() == text("deleted", "en")
     visitor.page.wait_for_selector(".qa-welcome")
     assert visitor.page.request.get(address).status == 403
+    assert not [path for path in uploads if path.name in ("low.wav", "high.wav") and path.exists()]
+
+
+def test_an_empty_conversation_is_not_exported(visit):
+    visitor = visit()
+    visitor.open_sidebar()
+    visitor.press("#qa-side button:has-text('Export as Markdown')")
+    assert visitor.toast() == text("nothing_to_export", "en")
 
 
 def test_a_preset_for_times_plays_what_it_finds(visit, clips, page_chat):

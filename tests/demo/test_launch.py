@@ -57,7 +57,11 @@ def test_serves_and_stops_on_sigterm(folder):
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
-    [(["--port", "{busy}"], r"Port \d+ is in use"), (["--auth", "me"], 'A login is written as "user:password"')],
+    [
+        (["--port", "{busy}"], r"Port \d+ is in use"),
+        (["--port", "70000"], "There is no port 70000"),
+        (["--auth", "me"], 'A login is written as "user:password"'),
+    ],
 )
 def test_wrong_arguments_are_one_sentence(arguments, sentence):
     with socket.socket() as busy:
@@ -80,7 +84,7 @@ demo.close()
 """
 
 
-@pytest.mark.parametrize("auth", [None, "me:secret"])
+@pytest.mark.parametrize("auth", [None, "me:secret", ("me", "secret")])
 def test_a_public_link_without_a_login_is_told_loudly(folder, auth):
     environment = {k: v for k, v in os.environ.items() if k not in ("GRADIO_TEMP_DIR", "QWEN_AUDIO_CHAT_AUTH")}
     script = SHARED.format(model=str(folder), auth=auth)

@@ -1,13 +1,24 @@
 """Too much of something: files, minutes, bytes, words of context, visitors. One clear sentence each."""
 
+import base64
+import io
+import json
+from pathlib import Path
+
 import gradio as gr
 import numpy as np
 import pytest
 import soundfile
+from gradio.route_utils import delete_files_created_by_app
+from gradio.utils import get_upload_folder
 
+from qwen_audio_chat.audio import load_audio
 from qwen_audio_chat.chatml import Conversation
-from qwen_audio_chat.demo import changes, context
+from qwen_audio_chat.demo import changes, context, conversation_files, messages
+from qwen_audio_chat.demo.api import Programs
+from qwen_audio_chat.demo.page import build_demo
 from qwen_audio_chat.demo.render import message_text
+from qwen_audio_chat.demo.texts import text
 
 
 @pytest.fixture
@@ -109,3 +120,45 @@ def test_second_thoughts_keep_the_answer_when_none_can_come(page_chat, monkeypat
     second.edit(gr.EditData(None, {"index": 0, "value": "How?", "previous_value": "Why?"}), request)
     assert [message_text(message) for message in visitor.conversation] == ["Why?", "Because."]
     assert not visitor.answering
+
+
+def test_programs_are_waited_for_and_refused_once_the_server_drains(page_chat, clips):
+    page = context.PageContext(page_chat)
+    with page.program():
+        assert page.answering() == 1
+    assert page.answering() == 0
+    page.draining = True
+    with pytest.raises(gr.Error, match=text("draining", "en")):
+        Programs(page).ask([str(clips["low"])], "What is it?")
+
+
+def test_pictures_of_the_gallery_outlive_the_uploads(page_chat, clips):
+    demo = build_demo(page_chat, examples=clips["low"].parent)
+    pictures = list((Path(get_upload_folder()) / "examples").glob("*.png"))
+    delete_files_created_by_app(demo, age=0)
+    assert pictures and all(picture.exists() for picture in pictures)
+
+
+def silence(seconds: float) -> bytes:
+    """A small file of long silence."""
+    file = io.BytesIO()
+    soundfile.write(file, np.zeros(int(seconds * 16000), np.int16), 16000, format="FLAC")
+    return file.getvalue()
+
+
+def test_small_files_of_long_silence_are_read_no_further_than_there_is_room(page_chat, tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(messages, "load_audio", lambda source: read.append(source) or load_audio(source))
+    page = context.PageContext(page_chat)
+    visitor, _ = page.visitor(gr.Request(session_hash="somebody", headers={}))
+    sound = {"type": "audio", "name": "a", "wav": base64.b64encode(silence(600)).decode()}
+    message = {"role": "user", "content": [sound] * 50}
+    path = tmp_path / "bomb.json"
+    path.write_text(json.dumps({"format": conversation_files.FORMAT, "messages": [message] * 2}))
+    with pytest.raises(ValueError, match="use a shorter part"):
+        conversation_files.read(path, visitor, "en")
+    assert len(read) <= 2
+    read.clear()
+    with pytest.raises(gr.Error, match="use a shorter part"):
+        Programs(page).listen(" ".join(["data:audio/flac;base64," + sound["wav"]] * 20), "What?")
+    assert len(read) <= 2 and page.answering() == 0

@@ -102,6 +102,14 @@ def test_retry_undo_edit_and_new_chat(visit, clips):
     assert visitor.questions() == ["Which one is <b>lower</b>?"]
     assert visitor.page.locator(".qa-clip").count() == 2
 
+    visitor.press("#qa-chat button[aria-label='Undo']")
+    visitor.page.wait_for_function("document.querySelector('#qa-box textarea').value.includes('lower')")
+    for name in ("low.wav", "high.wav"):
+        visitor.page.wait_for_selector(f"#qa-box .thumbnail-item[data-name='{name}']")
+    visitor.page.press("#qa-box textarea", "Enter")
+    visitor.wait_answer()
+    assert visitor.page.locator(".qa-name").all_inner_texts() == ["low.wav", "high.wav"]
+
     visitor.press("#qa-new")
     visitor.page.wait_for_selector(".qa-welcome")
     assert visitor.page.locator(".qa-clip").count() == 0

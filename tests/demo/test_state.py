@@ -24,3 +24,15 @@ def test_who_left_is_forgotten_in_time_by_one_timer(tiny_chat, clip):
     assert len(visitors) == 1
     assert [folder.exists() for folder in folders] == [False, False, True]
     visitors.forget_all()
+
+
+def test_who_leaves_the_line_gives_the_place_back_and_finds_the_question_again(tiny_chat):
+    visitors, key = Visitors(tiny_chat), "k" * 40
+    visitor = visitors.rejoin("before", key)
+    visitor.conversation.ask("What is it?")
+    visitor.answering = True  # and waits in the line, of which Gradio takes those who leave
+    visitors.leave("before", "It was stopped.")
+    assert visitors.answering() == 0
+    assert visitors.rejoin("after", key) is visitor
+    assert visitor.note == "It was stopped." and len(visitor.conversation) == 1
+    visitors.forget_all()
