@@ -14,6 +14,7 @@ from qwen_audio_chat.chatml import encode_text
 from qwen_audio_chat.demo.launch import launch
 from qwen_audio_chat.demo.page import build_demo
 from qwen_audio_chat.pipeline import AudioChat
+from tests.conftest import build_tiny_model
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 BROWSER_ARGUMENTS = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
@@ -54,10 +55,7 @@ class SlowChat(AudioChat):
 
 @pytest.fixture(scope="session")
 def page_chat(tiny_tokenizer, tiny_processor) -> SlowChat:
-    spec = importlib.util.spec_from_file_location("tiny", Path(__file__).parents[1] / "conftest.py")
-    tiny = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tiny)
-    model = tiny.build_tiny_model(tiny_tokenizer)
+    model = build_tiny_model(tiny_tokenizer)
     return SlowChat(model, tiny_processor, name="tiny", precision="float32", is_pocket=True)
 
 

@@ -7,11 +7,16 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import httpx
 import pytest
+from gradio_client import Client, handle_file
+
+from qwen_audio_chat.demo.launch import drain, launch
+from qwen_audio_chat.demo.page import build_demo
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -53,6 +58,23 @@ def test_serves_and_stops_on_sigterm(folder):
     finally:
         server.kill()
     assert "Traceback" not in server.stdout.read().decode()
+
+
+def test_an_answer_under_way_may_end_before_the_server_does(page_chat, clips, monkeypatch):
+    demo = launch(build_demo(page_chat, examples=clips["low"].parent), quiet=True, inline=False)
+    client = Client(demo.local_url, verbose=False)
+    monkeypatch.setattr(page_chat, "pause", 0.005)
+    asked = client.submit([handle_file(str(clips["low"]))], "What is it?", api_name="/ask")
+    while not demo.page_context.answering():
+        time.sleep(0.01)
+    drained = threading.Thread(target=drain, args=[demo])
+    drained.start()
+    while not demo.page_context.draining:
+        time.sleep(0.01)
+    health = httpx.get(f"{demo.local_url}health")
+    assert (health.status_code, health.json()["answering"]) == (503, 1)
+    drained.join(60)
+    assert asked.result(10) and not drained.is_alive()
 
 
 @pytest.mark.parametrize(
