@@ -38,15 +38,17 @@ def run(args: argparse.Namespace) -> int:
     print('Type a question; "/audio FILE" adds an audio, an empty line or Ctrl-D ends.', file=sys.stderr)
     waiting = list(args.audio)
     while line := _read_line():
-        if line.startswith("/audio "):
-            waiting.append(line.removeprefix("/audio ").strip())
-            continue
+        turns = len(conversation)
         try:
-            _say(chat, conversation.ask(line, waiting), options, session)
-            waiting = []
+            if line.startswith("/audio "):
+                path = line.removeprefix("/audio ").strip()
+                load_audio(path)  # a wrong file is told at once
+                waiting.append(path)
+            else:
+                asked, waiting = waiting, []  # audios that are too long for an answer must not stand in every way
+                _say(chat, conversation.ask(line, asked), options, session)
         except ValueError as error:
-            conversation.pop()
-            waiting = []
+            del conversation[turns:]
             print(f"Error: {error}", file=sys.stderr)
     return 0
 

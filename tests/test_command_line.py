@@ -43,7 +43,7 @@ def test_interactive_chat_keeps_going_after_an_error(wav, capsys, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO(lines))
     assert main(["chat", "--max-new-tokens", "4"]) == 0
     printed = capsys.readouterr()
-    assert printed.out.count("\n") >= 2
+    assert printed.out.count("\n") >= 3
     assert "Error:" in printed.err and "missing.wav" in printed.err
 
 
