@@ -84,8 +84,8 @@ def content_parts(message: dict) -> list[dict]:
     content = message.get("content", "")
     parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
     for part in parts:
-        kind = part.get("type")
-        if kind not in ("audio", "text") or kind not in part:
+        kind = part.get("type") if isinstance(part, dict) else part
+        if kind not in ("audio", "text") or kind not in part or not isinstance(part.get("text", ""), str):
             raise ValueError(f'A message\'s content takes parts of type "audio" and "text", not {kind!r}.')
         if kind == "audio" and message["role"] != "user":
             raise ValueError("Only a user's message can hold audio.")

@@ -3,6 +3,7 @@
 import argparse
 import logging
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,8 +16,9 @@ from ..model.quantization import KEPT_IN_FLOAT, unpack_while_loading
 from .alignment import AlignmentHead, load_head
 from .augment import augment
 from .collator import Collator
+from .files import whole_folder
 from .heard import heard
-from .manifest import Clip, Example, read_manifests, seconds
+from .manifest import Clip, Example, ManifestError, read_manifests, seconds
 from .objective import QwenAudioForTraining
 from .stages import STAGES, Stage, prepare
 from .trainer import QwenAudioTrainer
@@ -30,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--model", required=True, help="folder or hub id of the model to start from")
     add("--train", type=Path, nargs="+", required=True, help="manifests (JSONL) to learn from")
-    add("--dev", type=Path, nargs="*", default=[], help="manifests to measure on, never learned from")
+    add("--dev", type=Path, nargs="*", default=[], help="manifests to measure on: lines of split dev or of none")
     add("--output", type=Path, required=True, help="folder for checkpoints, logs and the result")
     add("--stage", choices=STAGES, default="finetune", help="what is trained (default: %(default)s)")
     add(
@@ -43,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--steps", type=int, default=None, help="optimizer steps; instead of --epochs")
     add("--epochs", type=float, default=1.0, help="passes over the data (default: %(default)s)")
     add("--learning-rate", type=float, default=1.0, help="factor on the stage's own learning rates (default: 1)")
-    add("--warmup", type=int, default=50, help="steps in which the rate rises (default: 50)")
+    add("--warmup", type=int, default=50, help="steps in which the rate rises, at most a tenth of all (default: 50)")
     add("--decay", type=float, default=0.2, help="last part of the steps in which the rate falls to 0 (default: 0.2)")
     add("--batch-tokens", type=int, default=2500, help="padded tokens in a batch, 25 a second of sound (default: 2500)")
     add("--accumulate", type=int, default=1, help="batches for one step (default: 1)")
@@ -85,11 +87,13 @@ def train(args: argparse.Namespace) -> Path:
     """
     set_seed(args.seed)  # before anything new is drawn, such as the alignment head
     stage = stage_of(args)
-    check = not args.no_check
-    examples = read_manifests(args.train, split="train", on_error=args.on_error, check_audio=check)
-    dev = read_manifests(args.dev, on_error=args.on_error, check_audio=check) if args.dev else []
+    read = partial(read_manifests, on_error=args.on_error, check_audio=not args.no_check)
+    examples = read(args.train, split="train")
+    dev = read(args.dev, split="dev", default_split="dev") if args.dev else []
     if not stage.language:
         examples, dev = ([e for e in each if heard(e) and seconds(e) <= 30] for each in (examples, dev))
+        if not examples:
+            raise ManifestError("No clip of the manifests says or is anything that the alignment could learn.")
 
     processor = AutoProcessor.from_pretrained(args.model)
     model = load_model(args.model, args.method)
@@ -184,10 +188,12 @@ def save(trainer: QwenAudioTrainer, processor, folder: Path) -> Path:
     if trainer.is_world_process_zero():
         model = trainer.model
         if hasattr(model, "merge_and_unload"):  # PEFT's wrapper
-            model.save_pretrained(folder.with_name("adapter"))
+            with whole_folder(folder.with_name("adapter")) as writing:
+                model.save_pretrained(writing)
             if getattr(model.base_model.model, "is_loaded_in_4bit", False):
                 return folder.with_name("adapter")
             model = model.merge_and_unload()
-        model.save_plain(folder, max_shard_size="45MB")
-        processor.save_pretrained(folder)
+        with whole_folder(folder) as writing:
+            model.save_plain(writing, max_shard_size="45MB")
+            processor.save_pretrained(writing)
     return folder

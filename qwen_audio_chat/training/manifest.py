@@ -16,10 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ..audio import SAMPLE_RATE, AudioError, load_audio
+from ..audio import MAX_CLIP_SECONDS, SAMPLE_RATE, AudioError, load_audio
 from ..chatml import content_parts, conversation_audios
+from ..model.tokenization import INSTRUCTION_TAGS, TASK_TAGS
 from ..tags import TaskPrompt, TimedWord
 
+_TAGS = {f"<|{name}|>" for name in (*TASK_TAGS, *INSTRUCTION_TAGS, "0.00")}
 log = logging.getLogger(__name__)
 
 
@@ -38,7 +40,7 @@ class Clip:
         text: the reference answer.
         words: the words with their times in seconds, for timestamps.
         seconds: how long the clip is, where the line tells it.
-        speaker, source: who speaks and where it is from; splits are made by them.
+        speaker, source: who speaks and where it is from.
         heard: what the frames learn to say in the alignment, where the line tells it. See `heard.py`.
     """
 
@@ -77,6 +79,7 @@ def read_manifests(
     paths: Iterable[str | Path],
     *,
     split: str | None = None,
+    default_split: str = "train",
     on_error: Literal["raise", "skip"] = "raise",
     check_audio: bool = True,
 ) -> list[Example]:
@@ -84,7 +87,8 @@ def read_manifests(
 
     Args:
         paths: JSONL files.
-        split: keep only lines of this split; a line without one belongs to "train".
+        split: keep only lines of this split.
+        default_split: where a line belongs that names none.
         on_error: refuse the whole manifest, or report bad lines as warnings and leave them out.
         check_audio: decode every audio now, rather than meet a broken one hours later. The recipe's own manifests,
             whose lines tell `seconds`, were checked when they were written.
@@ -95,7 +99,7 @@ def read_manifests(
     examples, errors = [], []
     for path in map(Path, paths):
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = path.read_text(encoding="utf-8-sig").split("\n")  # a text may hold other ends of lines
         except (OSError, UnicodeDecodeError) as error:
             raise ManifestError(f"The manifest {path} cannot be read: {error}.") from error
         for number, line in enumerate(lines, 1):
@@ -103,7 +107,7 @@ def read_manifests(
                 continue
             try:
                 record = _record(line)
-                if split is None or record.get("split", "train") == split:
+                if split is None or record.get("split", default_split) == split:
                     examples.append(_example(record, f"{path}:{number}", path.parent, check_audio))
             except (ValueError, TypeError, AudioError) as error:
                 errors.append(f"{path}:{number}: {error}")
@@ -154,19 +158,32 @@ def _clip(record: dict[str, Any], origin: str, folder: Path) -> Clip:
         instruction=record.get("instruction") or plain,
         question=record.get("question"),
     )
+    if unknown := [tag for tag, is_tag in prompt.pieces() if is_tag and tag not in _TAGS]:
+        raise ValueError(f"there is no tag {unknown[0]}")
     text = record.get("text")
     if not isinstance(text, str) or not text.strip():
         raise ValueError("the text is empty")
     words = tuple(TimedWord(float(start), float(end), str(word)) for start, end, word in record.get("words") or ())
     if timestamps and not words:
         raise ValueError('a line with timestamps needs "words": [[start, end, "word"], ...]')
+    if any(not 0 <= word.start <= word.end <= MAX_CLIP_SECONDS for word in words):
+        raise ValueError(f"the times of a word must rise from 0 to {MAX_CLIP_SECONDS} seconds")
     return Clip(
-        origin, folder / record["audio"], prompt, text.strip(), words, record.get("seconds"), record.get("speaker"),
+        origin, folder / record["audio"], prompt, text.strip(), words, _seconds(record), record.get("speaker"),
         record.get("source"), record.get("heard"),
     )  # fmt: skip
 
 
+def _seconds(record: dict[str, Any]) -> float | None:
+    told = record.get("seconds")
+    if told is not None and not isinstance(told, int | float):
+        raise ValueError('"seconds" must be a number')
+    return told
+
+
 def _dialogue(record: dict[str, Any], origin: str, folder: Path) -> Dialogue:
+    if not isinstance(record["messages"], list) or not all(isinstance(each, dict) for each in record["messages"]):
+        raise ValueError('"messages" must be a list of objects with "role" and "content"')
     messages = []
     for message in record["messages"]:
         parts = [dict(part) for part in content_parts(message)]
@@ -179,7 +196,7 @@ def _dialogue(record: dict[str, Any], origin: str, folder: Path) -> Dialogue:
         raise ValueError("a dialogue needs at least one assistant's message to learn from")
     if any(not "".join(part["text"] for part in message["content"]).strip() for message in answers):
         raise ValueError("an assistant's message is empty")
-    return Dialogue(origin, tuple(messages), record.get("seconds"))
+    return Dialogue(origin, tuple(messages), _seconds(record))
 
 
 def seconds(example: Example, measure: Callable[[Path], float] | None = None) -> float:

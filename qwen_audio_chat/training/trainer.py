@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from itertools import cycle, islice
 from pathlib import Path
 
 import matplotlib
@@ -14,7 +15,6 @@ from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
 
 from .collator import Collator, Visits
 from .manifest import Example
-from .objective import QwenAudioForTraining
 
 PARTIAL = "partial"  # a checkpoint is written here and then moved, so that it exists as a whole or not at all
 
@@ -53,7 +53,7 @@ class LengthBatches(BatchSampler):
         order = np.argsort(self.lengths * rng.uniform(0.95, 1.05, len(self.lengths)))
         batches = np.split(order + self.epoch * len(self.lengths), np.cumsum(self.sizes)[:-1])
         batches = [batches[i] for i in rng.permutation(len(batches))]
-        for batch in batches + batches[: self.repeated]:
+        for batch in islice(cycle(batches), len(self)):
             yield batch.tolist()
 
 
@@ -68,7 +68,6 @@ class QwenAudioTrainer(Trainer):
         collator, dev_collator: with and without randomness.
         batch_tokens: see `LengthBatches`.
         decay: last part of the steps, in which the learning rates fall to zero.
-        measure: more figures for each evaluation, from the model.
     """
 
     def __init__(
@@ -83,10 +82,9 @@ class QwenAudioTrainer(Trainer):
         lengths: Callable[[Example], float],
         batch_tokens: float,
         decay: float = 0.2,
-        measure: Callable[[QwenAudioForTraining], dict[str, float]] | None = None,
     ):
         self.groups, self.dev_collator, self.lengths = groups, dev_collator, lengths
-        self.batch_tokens, self.decay, self.measure = batch_tokens, decay, measure
+        self.batch_tokens, self.decay = batch_tokens, decay
         self._parts: dict[str, list[torch.Tensor]] = {}
         dev = Visits(dev_examples) if dev_examples else None
         super().__init__(model, arguments, collator, Visits(train_examples), dev, callbacks=[_SetEpoch(), _PlotLoss()])
@@ -140,8 +138,8 @@ class QwenAudioTrainer(Trainer):
         """Warm-up, a constant rate, and a linear decay in the last part: a run can be prolonged from before it."""
         if self.lr_scheduler is None:
             self.lr_scheduler = get_wsd_schedule(
-                optimizer or self.optimizer, self.args.warmup_steps, round(self.decay * num_training_steps),
-                num_training_steps, decay_type="linear",
+                optimizer or self.optimizer, min(self.args.warmup_steps, num_training_steps // 10),
+                round(self.decay * num_training_steps), num_training_steps, decay_type="linear",
             )  # fmt: skip
         return self.lr_scheduler
 
@@ -160,7 +158,7 @@ class QwenAudioTrainer(Trainer):
         super().log(logs, *args, **kwargs)
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
-        """Mean loss of the held-out batches, and what `measure` adds.
+        """Mean loss of the held-out batches.
 
         Trainer's own loop gathers one loss per example, which several processes with batches of different sizes can't.
         """
@@ -172,8 +170,6 @@ class QwenAudioTrainer(Trainer):
             figures += torch.stack((loss, torch.ones_like(loss)))
         total, batches = self.accelerator.reduce(figures, "sum").tolist()
         metrics = {f"{metric_key_prefix}_loss": total / batches}
-        if self.measure is not None and self.is_world_process_zero():
-            metrics |= {f"{metric_key_prefix}_{name}": value for name, value in self.measure(self.model).items()}
         self.model.train()
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)

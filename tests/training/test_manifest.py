@@ -40,12 +40,20 @@ def test_all_fields(write):
     assert clip.words == (TimedWord(0.1, 0.3, "oui"),) and (clip.speaker, clip.source) == ("s", "x")
 
 
+def test_any_text_in_unicode_is_one_line(write, tmp_path):
+    path = write({"audio": "a.wav", "text": "one"}, '{"audio": "a.wav", "text": "two\u2028three\x85"}')
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())  # as some editors begin a file
+    assert [clip.text for clip in read_manifests([path])] == ["one", "two\u2028three"]
+
+
 def test_dialogues_and_splits(write, tmp_path):
     talk = {"messages": [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": "a bell"}]}
     path = write(talk, {"audio": "a.wav", "text": "x", "split": "dev"})
     (dialogue,) = read_manifests([path], split="train")
     assert isinstance(dialogue, Dialogue) and dialogue.audios == [tmp_path / "a.wav"]
     assert len(read_manifests([path])) == 2
+    assert len(read_manifests([path], split="dev", default_split="dev")) == 2
+    assert len(read_manifests([path], split="dev")) == 1
 
 
 BAD = {
@@ -59,6 +67,12 @@ BAD = {
     "at least one assistant": {"messages": [{"role": "user", "content": QUESTION}]},
     "assistant's message is empty": {"messages": [{"role": "assistant", "content": ""}]},
     "role": {"messages": [{"role": "robot", "content": "x"}]},
+    "list of objects": {"messages": ["hi"]},
+    "parts of type": {"messages": [{"role": "user", "content": ["hi"]}, {"role": "assistant", "content": "x"}]},
+    "no tag <.pl.>": {"audio": "a.wav", "text": "x", "audio_language": "pl"},
+    "no tag <.guess.>": {"audio": "a.wav", "text": "x", "instruction": "guess"},
+    "must rise": {"audio": "a.wav", "text": "x", "timestamps": True, "words": [[29.0, 31.0, "x"]]},
+    "must be a number": {"audio": "a.wav", "text": "x", "seconds": "2"},
     'needs "words"': {"audio": "a.wav", "text": "x", "timestamps": True},
 }  # fmt: skip
 

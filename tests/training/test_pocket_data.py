@@ -13,7 +13,7 @@ from qwen_audio_chat.model import QwenAudioForConditionalGeneration
 from qwen_audio_chat.model.checkpoint import load_model
 from qwen_audio_chat.training.alignment import AlignmentHead, load_head, save_head
 from qwen_audio_chat.training.augment import augment, room_response
-from qwen_audio_chat.training.pocket import sources
+from qwen_audio_chat.training.pocket import recipe, sources
 from qwen_audio_chat.training.pocket.manifests import read_manifest, write_clip, write_shard
 from qwen_audio_chat.training.pocket.phrases import phrases
 from qwen_audio_chat.training.pocket.release import release
@@ -188,6 +188,32 @@ def test_translation_never_shares_a_phrase_between_splits():
     assert splits and all(len(found) == 1 for found in splits.values())
 
 
+def test_a_clip_that_is_held_out_for_one_task_trains_no_other():
+    languages = pytest.importorskip("qwen_audio_chat.training.pocket.languages", exc_type=ImportError)
+    samples, kinds = np.zeros(SECOND, np.float32), set()
+    for source in ("tuxpaint-stamps-default", "ktuberling-data", "asterisk-fr"):
+        for number in range(60):
+            english = "" if source.startswith("asterisk") else f"object {number}"
+            word = (f"{source}-{number}", samples, "fr", english, source)
+            splits = {line["split"] for line in languages.lines_of(word, Path("a.flac"), 1.0)}
+            assert splits and (splits == {"train"} or "train" not in splits)
+            kinds.add((source, min(splits, key=["train", "test", "dev"].index)))
+    assert {("tuxpaint-stamps-default", "train"), ("tuxpaint-stamps-default", "test")} <= kinds
+    assert {("ktuberling-data", "test"), ("asterisk-fr", "train")} <= kinds and (
+        "ktuberling-data",
+        "train",
+    ) not in kinds
+
+
+def test_what_measures_is_not_read_to_a_model_in_training():
+    sentences = pytest.importorskip("qwen_audio_chat.training.pocket.sentences", exc_type=ImportError)
+    read = "and he might even have been made amiable himself"
+    said = sentences.runs("had he married a more amiable woman he might even have been made amiable himself for")
+    assert not said.isdisjoint(sentences.runs(read))
+    assert said.isdisjoint(sentences.runs("he might have been made more amiable than he was himself"))
+    assert sentences.runs("go forward") == {("go", "forward")}
+
+
 def test_labels_of_sounds():
     sounds = pytest.importorskip("qwen_audio_chat.training.pocket.sounds", exc_type=ImportError)
     assert sounds.label_of("gcompris/dog") == ("dog", "animal")
@@ -209,6 +235,26 @@ def test_a_sample_catalogue_gives_names_and_files(tmp_path):
     path.write_bytes(table + body)
     assert list(sounds.opensfx(path)) == [("ship horn", b"RIFFone"), ("truck or old bus start pull away", b"RIFFtwo2")]
     assert sounds.label_of("openttd-opensfx/ship horn") == ("ship", "vehicle")
+
+
+def test_nothing_that_is_held_out_is_mixed_in(tmp_path):
+    def write(name, *lines):
+        (tmp_path / "manifests").mkdir(exist_ok=True)
+        (tmp_path / f"manifests/{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    question = {"role": "user", "content": [{"type": "audio", "audio": "b.flac"}, {"type": "text", "text": "What?"}]}
+    write("sounds", *({"audio": f"{name}.flac", "text": name, "split": "train"} for name in "ab"))
+    write("dialogues", {"messages": [question, {"role": "assistant", "content": "b"}]})
+    write("speech-dev", {"audio": "c.flac", "text": "c", "split": "dev"})
+    run = recipe.Run("all", "joint", {"sounds": 5, "dialogues": 1, "speech-*": 3}, ())
+    mixed = [json.loads(line) for line in recipe.mix(run, tmp_path).read_text().splitlines()]
+    assert sorted(line.get("text", "talk") for line in mixed) in (
+        ["a"] * 3 + ["b"] * 2 + ["talk"],
+        ["a"] * 2 + ["b"] * 3 + ["talk"],
+    )
+    write("other", {"audio": "b.flac", "text": "b", "split": "test"})
+    with pytest.raises(ValueError, match="1 clips are held out and to be learned from, such as b.flac"):
+        recipe.mix(run, tmp_path)
 
 
 def test_release_replaces_the_weights_and_leaves_the_card(tiny_folder, tmp_path):

@@ -15,7 +15,9 @@ from transformers import AutoModelForMultimodalLM, AutoTokenizer
 
 from qwen_audio_chat.pipeline import POCKET
 from qwen_audio_chat.training import cli
+from qwen_audio_chat.training.files import whole_folder
 from qwen_audio_chat.training.stages import STAGES, prepare
+from qwen_audio_chat.training.trainer import LengthBatches
 
 
 def options(folder, manifest, output, *more):
@@ -158,3 +160,23 @@ def test_two_processes_learn_what_one_does(tiny_folder, manifest, tmp_path):
     assert one.wait() == 0 and two.wait() == 0
     single, double = losses(tmp_path / "one"), losses(tmp_path / "two")
     assert double == pytest.approx(single, rel=1e-4)
+
+
+def test_every_process_gets_equally_many_batches_however_few_there_are():
+    for lengths, replicas in (([5.0], 4), ([5.0, 9.0, 30.0], 2), ([5.0] * 7, 3)):
+        batches = LengthBatches(lengths, batch_tokens=10, replicas=replicas)
+        visited = list(batches)
+        assert len(visited) == len(batches) and len(batches) % replicas == 0
+        assert {place for batch in visited for place in batch} == set(range(len(lengths)))
+
+
+def test_a_folder_takes_its_name_when_it_is_whole(tmp_path):
+    folder = tmp_path / "final"
+    for word in ("old", "new"):
+        with whole_folder(folder) as partial:
+            (partial / word).touch()
+            assert not (folder / word).exists()
+    with pytest.raises(KeyboardInterrupt), whole_folder(folder) as partial:
+        (partial / "half").touch()
+        raise KeyboardInterrupt
+    assert [path.name for path in folder.iterdir()] == ["new"]

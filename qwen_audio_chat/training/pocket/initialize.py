@@ -34,6 +34,7 @@ from ...model.tokenization import (
     special_tokens,
 )
 from ..alignment import LETTERS
+from ..files import whole_folder
 from .sources import DEFAULT_WORK, fetch
 
 TIME_STEP = 0.04  # seconds: one audio frame
@@ -227,8 +228,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder of the new model")
     arguments = parser.parse_args()
     model, processor = build(arguments.work)
-    model.save_pretrained(arguments.output, max_shard_size="45MB")
-    processor.save_pretrained(arguments.output)
+    with whole_folder(arguments.output) as partial:
+        model.save_pretrained(partial, max_shard_size="45MB")
+        processor.save_pretrained(partial)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@
 
 Two children's programs hold recorded object names with the English text beside them; telephone prompts add sentences;
 espeak-ng adds languages and voices where recordings are few. Translation is split by content, so that no held-out
-phrase was heard in any language; language is split by speaker where a language has several sources.
+phrase was heard in any language; language is split by speaker where a language has several sources. A clip that is held
+out for the one is no training for the other.
 """
 
 import argparse
@@ -121,7 +122,7 @@ def _loaded(identifier: str, path: Path, language: str, english: str, source: st
         yield identifier, waveform, language, english, source
 
 
-def lines_of(word: Word, audio: Path, seconds: float) -> Iterator[Line]:
+def lines_of(word: Word, audio: Path, seconds: float) -> list[Line]:
     """The tasks one clip serves: name the language, and, where the English is known and short, translate."""
     identifier, _, language, english, source = word
     origin = {"source": source, "language": language, "speaker": f"{source}-{language}"}
@@ -135,11 +136,13 @@ def lines_of(word: Word, audio: Path, seconds: float) -> Iterator[Line]:
     name = "" if held_out_speaker or language == "en" else NAMES[language]
     meaning = text if text_split == "train" else ""
     heard = " ".join(filter(None, (name, meaning)))
-    yield clip_line(audio, WHICH_LANGUAGE, NAMES[language], seconds, split, heard=heard, **origin)
+    lines = [clip_line(audio, WHICH_LANGUAGE, NAMES[language], seconds, split, heard=heard, **origin)]
     if text and 1 <= len(text.split()) <= 6:
         spoken = language if language in LANGUAGES and not held_out_speaker else "unknown"
         prompt = ENGLISH if language == "en" else TaskPrompt("translate", spoken, instruction="itn")
-        yield clip_line(audio, prompt, text, seconds, text_split, heard=heard, **origin)
+        lines.append(clip_line(audio, prompt, text, seconds, text_split, heard=heard, **origin))
+    is_held_out = any(line["split"] != "train" for line in lines)
+    return [line for line in lines if line["split"] != "train" or not is_held_out]
 
 
 PARTS = {"ktuberling": ktuberling, "telephone": telephone, "tuxpaint": tuxpaint, "synthetic": synthetic}

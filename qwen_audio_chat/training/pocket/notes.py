@@ -122,6 +122,9 @@ def split_of(family: str, program: int) -> str:
     return {2: "dev", 4: "test"}.get(list(FAMILIES[family]).index(program), "train")
 
 
+HELD_OUT_PROGRAMS = {x for family, programs in FAMILIES.items() for x in programs if split_of(family, x) != "train"}
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

@@ -16,6 +16,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...chatml import conversation_audios
 from .. import cli
 from ..dialogues import dialogues, write
 from ..manifest import Clip, read_manifests
@@ -147,16 +148,36 @@ def select(work: Path, pattern: str, dev: bool = False) -> list[Path]:
 
 
 def mix(run: Run, work: Path) -> Path:
-    """Write `manifests/mix-<name>.jsonl`, each kind of data in the share that the run asks for."""
+    """Write `manifests/mix-<name>.jsonl`, each kind of data in the share that the run asks for.
+
+    Raises:
+        ValueError: a line to learn from holds an audio that another line holds out.
+    """
     rng, mixed = random.Random(0), []
     for pattern, count in run.data.items():
         lines = [line for path in select(work, pattern) for line in path.read_text("utf-8").splitlines()]
         lines = [line for line in lines if json.loads(line).get("split", "train") == "train"]
         rng.shuffle(lines)
         mixed += (lines * (count // max(1, len(lines)) + 1))[:count]
+    if heard := {audio for line in mixed for audio in audios(json.loads(line))} & held_out_audios(work):
+        raise ValueError(
+            f"{len(heard)} clips are held out and to be learned from, such as {min(heard)}: make them anew."
+        )
     path = work / f"manifests/mix-{run.name}.jsonl"
     path.write_text("\n".join(mixed) + "\n", encoding="utf-8")
     return path
+
+
+def held_out_audios(work: Path) -> set[str]:
+    """The audios of all lines that are no training."""
+    manifests = [path for path in (work / "manifests").glob("*.jsonl") if not path.stem.startswith("mix-")]
+    lines = [json.loads(line) for path in manifests for line in path.read_text("utf-8").splitlines()]
+    return {audio for line in lines if line.get("split", "train") != "train" for audio in audios(line)}
+
+
+def audios(line: dict) -> list[str]:
+    """The audios of a manifest's line."""
+    return [line["audio"]] if "audio" in line else [str(audio) for audio in conversation_audios(line["messages"])]
 
 
 def train(run: Run, model: Path, work: Path) -> Path:

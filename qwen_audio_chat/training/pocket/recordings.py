@@ -105,6 +105,11 @@ def evaluation(work: Path) -> Iterator[tuple[str, np.ndarray, Line]]:
     )
 
 
+def evaluation_texts(work: Path) -> list[str]:
+    """What is said in the clips that may only measure; nothing of it is to be read to a model in training either."""
+    return [line["text"] for _, _, line in evaluation(work)]
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

@@ -6,6 +6,7 @@ The model card in the output folder is written by people and left alone.
 """
 
 import argparse
+import shutil
 from pathlib import Path
 
 import torch
@@ -13,16 +14,17 @@ from transformers import AutoProcessor
 
 from ...model import QwenAudioForConditionalGeneration
 from ...model.quantization import quantize_for_release
+from ..files import whole_folder
 
 
 def release(source: str | Path, output: Path) -> None:
     """Replace the weights in `output` by those of the float model in `source`, and the processor with them."""
     model = QwenAudioForConditionalGeneration.from_pretrained(source, dtype=torch.float32)
-    output.mkdir(parents=True, exist_ok=True)
-    for old in output.glob("model*.safetensors*"):
-        old.unlink()
-    quantize_for_release(model, output)
-    AutoProcessor.from_pretrained(source).save_pretrained(output)
+    with whole_folder(output) as partial:
+        quantize_for_release(model, partial)
+        AutoProcessor.from_pretrained(source).save_pretrained(partial)
+        if (card := output / "README.md").exists():
+            shutil.copy2(card, partial)
 
 
 def main() -> None:

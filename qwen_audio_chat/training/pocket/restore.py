@@ -15,6 +15,7 @@ from transformers import AutoProcessor
 
 from ..alignment import load_head
 from ..cli import load_model
+from ..files import whole_folder
 
 
 def restore(source: str | Path, original: str | Path, share: float, output: Path) -> None:
@@ -33,8 +34,9 @@ def restore(source: str | Path, original: str | Path, share: float, output: Path
             if "language_model." in name and parameter is not table:
                 parameter.lerp_(before[name], share)
     model.alignment_head = load_head(source)
-    model.save_plain(output, max_shard_size="45MB")
-    AutoProcessor.from_pretrained(source).save_pretrained(output)
+    with whole_folder(output) as partial:
+        model.save_plain(partial, max_shard_size="45MB")
+        AutoProcessor.from_pretrained(source).save_pretrained(partial)
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 import rdata
 
 from .phrases import phrases
+from .recordings import evaluation_texts
 from .sources import DEFAULT_WORK, fetch
 from .spoken import speakable, transcript
 
@@ -214,6 +215,12 @@ def _clean(piece: str) -> Sentence | None:
     return Sentence(written, spoken, text, "")
 
 
+def runs(text: str, length: int = 6) -> set[tuple[str, ...]]:
+    """All runs of so many words in a text; a shorter one is a run of its own."""
+    words = text.split()
+    return {tuple(words[start : start + length]) for start in range(max(1, len(words) - length + 1))}
+
+
 def sentences(work: Path = DEFAULT_WORK, total: int = TOTAL, seed: int = 1) -> list[Sentence]:
     """All sentences of the recipe, each once, in an order that depends on the seed alone.
 
@@ -223,7 +230,8 @@ def sentences(work: Path = DEFAULT_WORK, total: int = TOTAL, seed: int = 1) -> l
         seed: Of the choice, the cuts and the order.
 
     Returns:
-        The sentences; none of them twice (compared by transcript).
+        The sentences; none of them twice (compared by transcript), and none that shares `runs` with the clips that
+        measure: one of their readers reads a novel that is among the prose.
     """
     readers = {
         "austen": (_austen, True),
@@ -235,6 +243,7 @@ def sentences(work: Path = DEFAULT_WORK, total: int = TOTAL, seed: int = 1) -> l
     }
     chosen: dict[str, Sentence] = {}
     vocabulary, offensive = _vocabulary(work), _offensive(work)
+    held_out = set().union(*map(runs, evaluation_texts(work)))
     for source, share in SHARES.items():
         rng = random.Random(f"{seed}:{source}")
         wanted = int(total * share)
@@ -254,6 +263,7 @@ def sentences(work: Path = DEFAULT_WORK, total: int = TOTAL, seed: int = 1) -> l
                 sentence
                 and sentence.text not in chosen
                 and offensive.isdisjoint(sentence.text.split())
+                and held_out.isdisjoint(runs(sentence.text))
                 and (source in ("austen", "bible", "phrases") or _known(sentence.text, vocabulary))
             ):
                 chosen[sentence.text] = Sentence(sentence.written, sentence.speakable, sentence.text, source)

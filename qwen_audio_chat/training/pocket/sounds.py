@@ -27,7 +27,7 @@ from ...tags import TaskPrompt
 from ..augment import coloured_noise
 from .conversion import read_sound, trim
 from .manifests import Line, clip_line, write_clip, write_manifest
-from .notes import render
+from .notes import HELD_OUT_PROGRAMS, render
 from .recordings import bucket
 from .sources import DEFAULT_WORK, fetch
 
@@ -161,6 +161,7 @@ def recordings(work: Path) -> Iterator[tuple[str, np.ndarray]]:
                 except soundfile.LibsndfileError:
                     continue
     programs = [program for program in range(128) if label_of(f"general-midi/program-{program}")]
+    programs = [program for program in programs if program not in HELD_OUT_PROGRAMS]
     for program in programs:
         for sound in render([(program, pitch, 100, 2.0) for pitch in (48, 60, 67, 76)]):
             yield f"general-midi/program-{program}", sound
