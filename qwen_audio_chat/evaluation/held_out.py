@@ -4,8 +4,10 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import cycle
 from pathlib import Path
 
+from ..chatml import Conversation
 from ..questions import DECLINE, UNKNOWN
 from .data import DataError, Sample, read_jsonl
 from .metrics import Metric
@@ -20,12 +22,14 @@ KEYWORD_TASKS = {
     "vocal_classification": "vsc",
 }
 DIALOGUES, DIALOGUE_SEED = 1000, 7
-MISSING = r"There is no audio.*"
-PROBES = {  # how many, and their answers: silence and noise, an audio that isn't there, and what can be answered
-    20: re.escape(DECLINE),
-    10: MISSING,
-    30: rf"(?!{re.escape(DECLINE)}|{MISSING}|Audio \d)(.|\n)*",
-}
+UNTOLD, UNTOLD_COUNT = re.escape(DECLINE), 20  # probes about silence and noise, by their answer
+TOLD, TOLD_COUNT = rf"(?!{UNTOLD}|There is no audio|Audio \d)(.|\n)*", 30  # and those that can be answered
+NOT_THERE = {  # questions in words that no training has, and the number of the audio that they are about, 0 for any
+    "What animal is that?": 0, "How many people are talking?": 0, "Write the recording out for me.": 0,
+    "Is it music or speech?": 0, "Does the singer sound sad?": 0, "Who talks in Audio 3?": 3,
+    "Does Audio 2 hold any music?": 2, "Tell me what happens in Audio 4.": 4, "How long is Audio 5?": 5,
+    "Can you make out the words of Audio 2?": 2,
+}  # fmt: skip
 
 
 @dataclass
@@ -105,7 +109,7 @@ def _set(name: str, task: str, samples: list[Sample]) -> HeldOutSet:
 def _dialogue_sets(manifests: Sequence[Path], split: str, output: Path, limit: int) -> list[HeldOutSet]:
     """Questions about several clips, made by the recipe from held-out clips alone."""
     from ..training.dialogues import dialogues, facts, write
-    from ..training.manifest import Clip, ManifestError, read_manifests
+    from ..training.manifest import Clip, Dialogue, ManifestError, read_manifests
 
     try:
         examples = read_manifests(manifests, split=split, check_audio=False)
@@ -115,6 +119,11 @@ def _dialogue_sets(manifests: Sequence[Path], split: str, output: Path, limit: i
     if not clips:
         return []
     talks = dialogues(clips, DIALOGUES, seed=DIALOGUE_SEED)
+
+    def not_there(asked: tuple[str, int], clip: Clip) -> Dialogue:
+        (words, number), heard = asked, [clip.audio] if asked[1] else []
+        talk = Conversation().ask(words, heard).answer(f"There is no audio {number or 'here'}.")
+        return Dialogue("a probe", tuple(talk), clip.seconds if heard else 0.0)
 
     def held_out(name: str, chosen: Sequence, metrics: tuple[str, ...]) -> HeldOutSet:
         path = output / f"{re.sub(r'[^a-z]+', '-', name)}-{split}.jsonl"
@@ -126,7 +135,10 @@ def _dialogue_sets(manifests: Sequence[Path], split: str, output: Path, limit: i
     if which := _answered(talks, r"Audio \d+\.", limit):
         sets.append(held_out("several audios: which one", which, ("contains_reference", "false_refusals")))
         sets[0].chance = sum(1 / len(sample.audios) for sample in sets[0].samples) / len(which)
-    probes = [talk for count, answer in PROBES.items() for talk in _answered(talks, answer, count)]
+    probes = [
+        *_answered(talks, UNTOLD, UNTOLD_COUNT), *map(not_there, NOT_THERE.items(), cycle(clips)),
+        *_answered(talks, TOLD, TOLD_COUNT),
+    ]  # fmt: skip
     return [*sets, held_out("probes: can it be told", probes, ("declined", "false_refusals"))]
 
 
