@@ -185,15 +185,17 @@ def length(example: Example, tokenizer) -> float:
 
 def save(trainer: QwenAudioTrainer, processor, folder: Path) -> Path:
     """Write the trained model: whole where that is possible, else (QLoRA) the adapters alone."""
+    weights = trainer.accelerator.get_state_dict(trainer.model)  # FSDP gathers them from all processes
     if trainer.is_world_process_zero():
-        model = trainer.model
+        model = trainer.accelerator.unwrap_model(trainer.model)
         if hasattr(model, "merge_and_unload"):  # PEFT's wrapper
             with whole_folder(folder.with_name("adapter")) as writing:
                 model.save_pretrained(writing)
             if getattr(model.base_model.model, "is_loaded_in_4bit", False):
                 return folder.with_name("adapter")
             model = model.merge_and_unload()
+            weights = model.state_dict()
         with whole_folder(folder) as writing:
-            model.save_plain(writing, max_shard_size="45MB")
+            model.save_plain(writing, weights, max_shard_size="45MB")
             processor.save_pretrained(writing)
     return folder

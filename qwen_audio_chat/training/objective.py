@@ -91,9 +91,14 @@ class QwenAudioForTraining(QwenAudioForConditionalGeneration):
         """As every model of ours, in our own names: the released layout can't be read back after training."""
         super().save_pretrained(*args, save_original_format=save_original_format, **kwargs)
 
-    def save_plain(self, folder: str | Path, **options) -> None:
-        """Save the model as its plain class, and the alignment head beside it."""
-        state = {name: value for name, value in self.state_dict().items() if not name.startswith("alignment_head.")}
+    def save_plain(self, folder: str | Path, weights: dict[str, torch.Tensor] | None = None, **options) -> None:
+        """Save the model as its plain class, and the alignment head beside it.
+
+        Args:
+            weights: its state, where that is spread over processes.
+        """
+        weights = weights or self.state_dict()
+        state = {name: value for name, value in weights.items() if not name.startswith("alignment_head.")}
         self.save_pretrained(folder, state_dict=state, **options)
         self.config.architectures = [QwenAudioForConditionalGeneration.__name__]
         self.config.save_pretrained(folder)

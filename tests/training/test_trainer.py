@@ -16,6 +16,7 @@ from transformers import AutoModelForMultimodalLM, AutoTokenizer
 from qwen_audio_chat.pipeline import POCKET
 from qwen_audio_chat.training import cli
 from qwen_audio_chat.training.files import whole_folder
+from qwen_audio_chat.training.merge import merge
 from qwen_audio_chat.training.stages import STAGES, prepare
 from qwen_audio_chat.training.trainer import LengthBatches
 
@@ -25,12 +26,14 @@ def options(folder, manifest, output, *more):
             "--warmup", 2, "--workers", 0, "--save-every", 4, "--eval-every", 100, *more]  # fmt: skip
 
 
-def changed(before: Path, after: Path) -> set[str]:
-    """Names of the weights that differ."""
+def changed(before: Path, after: Path, tolerance: float = 0.0) -> set[str]:
+    """Names of the weights that differ by more than a share of themselves."""
     old = AutoModelForMultimodalLM.from_pretrained(before).state_dict()
     new, info = AutoModelForMultimodalLM.from_pretrained(after, output_loading_info=True)
     assert not any(info.values())
-    return {name for name, value in new.state_dict().items() if not torch.equal(value, old[name])}
+    return {
+        name for name, value in new.state_dict().items() if not value.float().allclose(old[name].float(), tolerance, 0)
+    }
 
 
 def parts(names: set[str]) -> set[str]:
@@ -116,6 +119,9 @@ def test_adapters_on_four_bits_are_kept_by_themselves(tiny_folder, manifest, tmp
     learned = load_file(folder / "adapter_model.safetensors")
     started_at_zero = [value for name, value in learned.items() if "lora_B" in name]
     assert started_at_zero and all(value.any() for value in started_at_zero)
+    merge(tiny_folder, folder, tmp_path / "merged")
+    differing = changed(tiny_folder, tmp_path / "merged", tolerance=2**-8)  # more than bfloat16 rounds
+    assert differing and all("language_model.layers" in name for name in differing)
 
 
 def losses(output: Path) -> dict[int, float]:
