@@ -1,6 +1,7 @@
 """`python -m qwen_audio_chat train`: one stage of training from manifests, at any size."""
 
 import argparse
+import json
 import logging
 from dataclasses import replace
 from functools import partial
@@ -24,6 +25,9 @@ from .stages import STAGES, Stage, prepare
 from .trainer import QwenAudioTrainer
 
 TOKENS_PER_SECOND = 25
+WHOSE = ("model", "train", "stage", "method", "lora_rank", "learning_rate", "batch_tokens", "accumulate", "alignment",
+         "corruption", "augment", "seed")  # fmt: skip
+"""What makes a run; how long it goes on, and how often it is measured, may change."""
 ADAPTER_RATE = 2e-4  # adapters start from zero and take a higher rate than whole weights
 
 
@@ -84,7 +88,9 @@ def train(args: argparse.Namespace) -> Path:
 
     Raises:
         ManifestError: a manifest has bad lines and `--on-error` is "raise".
+        ValueError: the folder holds another run.
     """
+    claim(args)
     set_seed(args.seed)  # before anything new is drawn, such as the alignment head
     stage = stage_of(args)
     read = partial(read_manifests, on_error=args.on_error, check_audio=not args.no_check)
@@ -116,6 +122,21 @@ def train(args: argparse.Namespace) -> Path:
     )  # fmt: skip
     trainer.resume()
     return save(trainer, processor, args.output / "final")
+
+
+def claim(args: argparse.Namespace) -> None:
+    """Note in the output folder what run it holds, so that no other one goes on from its checkpoints.
+
+    Raises:
+        ValueError: it holds another one already.
+    """
+    told = {name: str(getattr(args, name)) for name in WHOSE}
+    path = args.output / "run.json"
+    before = json.loads(path.read_text()) if path.exists() else told
+    if other := [name for name in WHOSE if before[name] != told[name]]:
+        raise ValueError(f"{args.output} holds a run with another {', '.join(other)}: choose another --output.")
+    args.output.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(told, indent=1) + "\n")
 
 
 def stage_of(args: argparse.Namespace) -> Stage:

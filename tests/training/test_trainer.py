@@ -168,6 +168,14 @@ def test_two_processes_learn_what_one_does(tiny_folder, manifest, tmp_path):
     assert double == pytest.approx(single, rel=1e-4)
 
 
+def test_a_folder_holds_one_run(tiny_folder, manifest, tmp_path, parse):
+    settings = options(tiny_folder, manifest, tmp_path / "out")
+    cli.claim(parse(*settings, "--steps", 4))
+    cli.claim(parse(*settings, "--steps", 8))  # longer, but the same
+    with pytest.raises(ValueError, match="another learning_rate, seed: choose another --output"):
+        cli.claim(parse(*settings, "--seed", 5, "--learning-rate", 2))
+
+
 def test_every_process_gets_equally_many_batches_however_few_there_are():
     for lengths, replicas in (([5.0], 4), ([5.0, 9.0, 30.0], 2), ([5.0] * 7, 3)):
         batches = LengthBatches(lengths, batch_tokens=10, replicas=replicas)

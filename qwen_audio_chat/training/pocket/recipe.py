@@ -180,22 +180,25 @@ def audios(line: dict) -> list[str]:
     return [line["audio"]] if "audio" in line else [str(audio) for audio in conversation_audios(line["messages"])]
 
 
+def result(run: Run, work: Path) -> Path:
+    """The folder of a run's model."""
+    return work / run.name / ("restored" if run.restored else "final")
+
+
 def train(run: Run, model: Path, work: Path) -> Path:
     """One stage, from `model`; returns the folder of its result."""
-    output = work / run.name
-    result = output / ("restored" if run.restored else "final")
-    if (result / "config.json").exists():
-        return result
+    if (result(run, work) / "config.json").exists():
+        return result(run, work)
     log.info("%s from %s", run.name, model)
     parser = argparse.ArgumentParser()
     cli.add_arguments(parser)
     held_out = [path for pattern in run.data for path in select(work, pattern, dev=True)]
-    words = ["--stage", run.stage, "--model", model, "--output", output, "--train", mix(run, work)]
+    words = ["--stage", run.stage, "--model", model, "--output", work / run.name, "--train", mix(run, work)]
     words += [*(["--dev", *held_out] if held_out else []), "--no-check", "--on-error", "skip", *run.options]
     trained = cli.train(parser.parse_args([str(word) for word in words]))
     if run.restored:
-        restore(trained, work / "initial", run.restored, result)
-    return result
+        restore(trained, work / "initial", run.restored, result(run, work))
+    return result(run, work)
 
 
 def main() -> None:
@@ -203,7 +206,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=DEFAULT_WORK, help="work folder (default: %(default)s)")
     parser.add_argument("--start", type=Path, help="go on from this model instead of the untrained one")
-    parser.add_argument("--only", choices=[run.name for run in RUNS], nargs="*", help="these runs only")
+    parser.add_argument(
+        "--only", choices=[run.name for run in RUNS], nargs="*", help="these runs only, each from the one before"
+    )
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     model = arguments.start or arguments.work / "initial"
@@ -214,6 +219,8 @@ def main() -> None:
     for run in RUNS:
         if not arguments.only or run.name in arguments.only:
             model = train(run, model, arguments.work)
+        elif not arguments.start and (result(run, arguments.work) / "config.json").exists():
+            model = result(run, arguments.work)
     release(model, arguments.work / "release")
     print(f"trained: {model}; as it is shipped: {arguments.work / 'release'}")
 
