@@ -93,8 +93,9 @@ def own_memory(process: int) -> float:
 
 
 def clips(folder: Path, count: int, seconds: float = 5.0) -> list[Path]:
-    """So many clips of the examples, exactly so long, no two the same."""
-    speech = np.concatenate([load_audio(path) for path in sorted((REPOSITORY / "assets/examples").glob("*.flac"))])
+    """So many clips of the examples that speak, exactly so long, no two the same."""
+    spoken = [REPOSITORY / f"assets/examples/{name}.flac" for name in ("menu", "new-password", "not-valid")]
+    speech = np.concatenate([load_audio(path) for path in spoken])
     length, paths = int(seconds * 16000), []
     for number in range(count):
         paths.append(folder / f"clip-{number}.wav")

@@ -20,7 +20,7 @@ DESKTOP = {"viewport": {"width": 1200, "height": 980}}
 PHONE = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2, "is_mobile": True, "has_touch": True}
 TALK = [
     ("What is said in Audio 2?", ["new-password.flac", "not-valid.flac"]),
-    ("What does the person say?", ["weasels.flac"]),
+    ("What sound is this?", ["guitar.flac"]),
 ]
 
 

@@ -97,6 +97,7 @@ RUNS = (
          "chat": 1400},
         ("--steps", "700", "--batch-tokens", "800", "--augment", "--corruption", "0.1", "--warmup", "20",
          "--decay", "0.5", "--learning-rate", "1.0", "--alignment", "0.15", "--save-every", "50"),
+        restored=0.2,
     ),
 )  # fmt: skip
 RECORDED = {
