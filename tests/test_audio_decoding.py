@@ -180,11 +180,12 @@ def test_silence_is_a_sound():
     assert np.array_equal(load_audio(to_wav_bytes(np.zeros(SAMPLE_RATE))), np.zeros(SAMPLE_RATE, np.float32))
 
 
-@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.flac")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("name", ["menu", "new-password", "not-valid"])
 @pytest.mark.parametrize(
     "container, codec", [(None, None), ("mp3", "libmp3lame"), ("ipod", "aac"), ("webm", "libopus")]
 )
-def test_recordings_of_people(path, container, codec):
+def test_recordings_of_people(name, container, codec):
+    path = EXAMPLES / f"{name}.flac"
     data = path.read_bytes()
     if container:
         if not formats.can_encode(codec):
