@@ -13,6 +13,7 @@ from .generation import KeyValueCache
 from .guidance import Guide, Prefixes
 
 WIDTH = 4  # hypotheses; each costs a decoding step for every token
+OPEN = 4  # last tokens in which they may differ: nobody waits longer for a word
 
 
 @dataclass
@@ -43,6 +44,7 @@ def beam_search(
     limit: int,
     is_cancelled: Callable[[], bool],
     width: int = WIDTH,
+    open_tokens: int = OPEN,
 ) -> Iterator[int]:
     """Tokens of the likeliest answer, each once no hypothesis differs in it. Nothing more follows a cancel.
 
@@ -52,6 +54,7 @@ def beam_search(
         cache: of the prompt; it stays as it is.
         limit: tokens of an answer that doesn't end before.
         width: how many hypotheses.
+        open_tokens: how many last tokens may differ from the likeliest hypothesis's.
     """
     live, following, spare = [Hypothesis((), 0.0, guide.begin(), (), cache)], [logits], []
     ended: Hypothesis | None = None
@@ -64,6 +67,9 @@ def beam_search(
             winner = max(filter(None, (ended, *children[:1])), key=lambda hypothesis: hypothesis.score)
             yield from winner.tokens[told:]
             return
+        settled = children[0].tokens[: max(0, len(children[0].tokens) - open_tokens)]
+        children = [child for child in children if child.tokens[: len(settled)] == settled]
+        ended = ended if ended and ended.tokens[: len(settled)] == settled else None
         agreed = _agreed([hypothesis.tokens for hypothesis in (*children, *filter(None, (ended,)))])
         yield from children[0].tokens[told:agreed]
         told = agreed

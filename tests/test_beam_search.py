@@ -52,13 +52,18 @@ def begin():
     return Prefixes(*[torch.zeros(1)] * 5)
 
 
+def endless(logits, texts):
+    return propose(logits - 50 * torch.eye(logits.shape[1])[STOP], texts)
+
+
 GUIDE = SimpleNamespace(begin=begin, propose=propose, stop_ids={STOP})
+ENDLESS = SimpleNamespace(begin=begin, propose=endless, stop_ids={STOP})
 
 
-def search(prompt, width, is_cancelled=lambda: False, limit=LIMIT):
+def search(prompt, width, is_cancelled=lambda: False, limit=LIMIT, open_tokens=LIMIT):
     cache = Written()
     cache.tokens = prompt
-    found = beam_search(step, logits_after(prompt), cache, GUIDE, limit, is_cancelled, width)
+    found = beam_search(step, logits_after(prompt), cache, GUIDE, limit, is_cancelled, width, open_tokens)
     return list(found), cache
 
 
@@ -89,6 +94,23 @@ def test_width_one_is_greedy_and_more_find_better_answers():
     assert total[4] > total[1] + 1
 
 
+def test_a_word_is_told_after_so_many_more():
+    for open_tokens in (1, 3):
+        fed = []
+
+        def counted(tokens, caches, fed=fed):
+            fed.append(len(tokens))
+            return step(tokens, caches)
+
+        cache = Written()
+        cache.tokens = (6,)
+        for told, _ in enumerate(
+            beam_search(counted, logits_after((6,)), cache, ENDLESS, 30, lambda: False, 4, open_tokens), 1
+        ):
+            assert len(fed) < told + open_tokens
+        assert told == 30 and max(fed) == min(4, 3**open_tokens)
+
+
 def test_what_is_spelled_alike_is_one_hypothesis():
     def alike(logits, texts):
         proposals = propose(logits, texts)
@@ -107,15 +129,11 @@ def test_what_is_spelled_alike_is_one_hypothesis():
 
 
 def test_it_ends_at_the_limit_and_when_cancelled():
-    def endless(logits, texts):
-        return propose(logits - 50 * torch.eye(logits.shape[1])[STOP], texts)
-
-    guide = SimpleNamespace(begin=begin, propose=endless, stop_ids={STOP})
-    assert len(list(beam_search(step, logits_after(()), Written(), guide, 7, lambda: False, 3))) == 7
+    assert len(list(beam_search(step, logits_after(()), Written(), ENDLESS, 7, lambda: False, 3))) == 7
     asked = iter([False, False, True])
-    told = list(beam_search(step, logits_after(()), Written(), guide, 7, lambda: next(asked), 3))
+    told = list(beam_search(step, logits_after(()), Written(), ENDLESS, 7, lambda: next(asked), 3))
     assert len(told) <= 3
-    assert told == list(beam_search(step, logits_after(()), Written(), guide, 7, lambda: False, 3))[: len(told)]
+    assert told == list(beam_search(step, logits_after(()), Written(), ENDLESS, 7, lambda: False, 3))[: len(told)]
 
 
 def test_a_cache_that_follows_another_holds_the_same_and_goes_its_own_way():
