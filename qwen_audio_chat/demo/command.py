@@ -46,7 +46,9 @@ def launch(**arguments):
     args = parser.parse_args([])
     vars(args).update(arguments)
     options = _options(args)
-    return launch_page(_build(args), **options, quiet=True)
+    demo = launch_page(_build(args), **options, quiet=True)
+    demo.page_context.chat.warm_up()
+    return demo
 
 
 def _options(args: argparse.Namespace) -> dict:
@@ -82,7 +84,7 @@ def _login(login: str | tuple[str, str] | None) -> tuple[str, str] | None:
 
 
 def _build(args: argparse.Namespace):
-    """The page over the model that the arguments name, warmed up."""
+    """The page over the model that the arguments name."""
     from gradio.utils import is_zero_gpu_space
 
     from .memory import use_one_heap
@@ -97,7 +99,6 @@ def _build(args: argparse.Namespace):
         chat = ZeroGPUChat(load_from(args))
     else:
         chat = load_from(args)
-    chat.warm_up()
     from .page import build_demo
 
     return build_demo(chat)

@@ -131,6 +131,7 @@ def serve(demo: gr.Blocks, **options) -> None:
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: stopped.set())
     launch(demo, **options)
+    demo.page_context.chat.warm_up()  # now, for the page is there while its visitor still looks for a file
     stopped.wait()
     drain(demo)
 
