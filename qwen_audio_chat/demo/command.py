@@ -46,9 +46,7 @@ def launch(**arguments):
     args = parser.parse_args([])
     vars(args).update(arguments)
     options = _options(args)
-    demo = launch_page(_build(args), **options, quiet=True)
-    demo.page_context.chat.warm_up()
-    return demo
+    return launch_page(_build(args), **options, quiet=True)
 
 
 def _options(args: argparse.Namespace) -> dict:

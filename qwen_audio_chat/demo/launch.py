@@ -70,7 +70,7 @@ def launch(
     inbrowser: bool = False,
     quiet: bool = False,
 ) -> gr.Blocks:
-    """Serve the page of `build_demo` in the background, with all its settings, and return it.
+    """Serve the page of `build_demo` in the background, with all its settings, and return it once its model is warm.
 
     Args:
         host: address to listen on; None for this machine only (or what a hosting service sets), "0.0.0.0" for all.
@@ -122,6 +122,7 @@ def launch(
             del tools[name]
     if host not in (None, "127.0.0.1", "localhost", "::1") and not quiet:
         print("* Browsers allow the microphone on HTTPS and localhost only; put HTTPS in front, or upload files.")
+    demo.page_context.chat.warm_up()  # now, for the page is there while its visitor still looks for a file
     return demo
 
 
@@ -131,7 +132,6 @@ def serve(demo: gr.Blocks, **options) -> None:
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: stopped.set())
     launch(demo, **options)
-    demo.page_context.chat.warm_up()  # now, for the page is there while its visitor still looks for a file
     stopped.wait()
     drain(demo)
 

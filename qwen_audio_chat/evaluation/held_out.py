@@ -121,7 +121,8 @@ def _dialogue_sets(manifests: Sequence[Path], split: str, output: Path, limit: i
     talks = dialogues(clips, DIALOGUES, seed=DIALOGUE_SEED)
 
     def not_there(asked: tuple[str, int], clip: Clip) -> Dialogue:
-        (words, number), heard = asked, [clip.audio] if asked[1] else []
+        words, number = asked
+        heard = [clip.audio] if number else []
         talk = Conversation().ask(words, heard).answer(f"There is no audio {number or 'here'}.")
         return Dialogue("a probe", tuple(talk), clip.seconds if heard else 0.0)
 

@@ -77,10 +77,3 @@ def read_predictions(path: Path) -> Iterator[Prediction]:
             yield Prediction(**row | {"references": tuple(row["references"])})
         except (ValueError, TypeError, KeyError):
             continue
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that an interruption leaves either the old one or the new one."""
-    partial = path.with_name(f"{path.name}.tmp")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)

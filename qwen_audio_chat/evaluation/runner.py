@@ -1,6 +1,5 @@
 """Inference over samples: batched, over several processes, and resumable at any moment."""
 
-import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,10 +13,11 @@ from accelerate.utils import gather_object
 from tqdm import tqdm
 
 from ..audio import MAX_CLIP_SECONDS, SAMPLE_RATE, AudioError, load_audio, split_audio
+from ..files import claim, write_whole
 from .alignment import words_to_text
 from .data import DataError, Sample, fingerprint
 from .normalization import CHARACTER_LANGUAGES
-from .predictions import PARTS, RESULT, SETTINGS, Prediction, PredictionFile, read_predictions, write_whole
+from .predictions import PARTS, RESULT, SETTINGS, Prediction, PredictionFile, read_predictions
 from .prompting import Request, chat_messages, languages, request, tag_prompt
 from .tasks import Task
 
@@ -126,18 +126,11 @@ class Runner:
 
     def _claim_folder(self) -> str | None:
         """Make the folder this run's own; a sentence if it belongs to another."""
-        path = self.output / SETTINGS
-        if path.exists():
-            theirs = json.loads(path.read_text(encoding="utf-8"))
-            for name, value in self.identity.items():
-                if theirs.get(name) != value:
-                    return (
-                        f"{self.output} holds the predictions of another run ({name}: {theirs.get(name)}, "
-                        f"now {value}); choose another --output or delete that folder."
-                    )
-            return None
-        self.output.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps(self.identity, indent=2) + "\n")
+        for name, theirs in claim(self.output / SETTINGS, self.identity).items():
+            return (
+                f"{self.output} holds the predictions of another run ({name}: {theirs}, now {self.identity[name]}); "
+                "choose another --output or delete that folder."
+            )
         return None
 
     def _stored(self) -> list[Prediction]:

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 from transformers import WhisperForConditionalGeneration, WhisperTokenizerFast
 
 from ..audio import MAX_CLIP_SECONDS
+from ..files import write_whole
 from .baselines import evenly_spaced, most_frequent
 from .held_out import HeldOutSet, held_out_sets
 from .metrics import Metric
-from .predictions import Prediction, write_whole
+from .predictions import Prediction
 from .predictor import ModelPredictor
 from .report import plain_values
 from .runner import Predict, Runner

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 
 from ..chatml import Conversation
+from ..files import write_whole
 from .data import Sample
 from .held_out import HeldOutSet
 from .metrics import Metric, ratio
-from .predictions import write_whole
 from .tasks import TASKS
 
 if TYPE_CHECKING:

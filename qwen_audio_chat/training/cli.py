@@ -1,8 +1,8 @@
 """`python -m qwen_audio_chat train`: one stage of training from manifests, at any size."""
 
 import argparse
-import json
 import logging
+import os
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,13 +11,13 @@ import torch
 from transformers import AutoProcessor, BitsAndBytesConfig, TrainingArguments, set_seed
 
 from ..chatml import encode_conversation, encode_text
+from ..files import claim, whole_folder
 from ..model import QwenAudioConfig
 from ..model.checkpoint import choose_dtype
 from ..model.quantization import KEPT_IN_FLOAT, unpack_while_loading
 from .alignment import AlignmentHead, load_head
 from .augment import augment
 from .collator import Collator
-from .files import whole_folder
 from .heard import heard
 from .manifest import Clip, Example, ManifestError, read_manifests, seconds
 from .objective import QwenAudioForTraining
@@ -90,7 +90,7 @@ def train(args: argparse.Namespace) -> Path:
         ManifestError: a manifest has bad lines and `--on-error` is "raise".
         ValueError: the folder holds another run.
     """
-    claim(args)
+    claim_output(args)
     set_seed(args.seed)  # before anything new is drawn, such as the alignment head
     stage = stage_of(args)
     read = partial(read_manifests, on_error=args.on_error, check_audio=not args.no_check)
@@ -124,19 +124,16 @@ def train(args: argparse.Namespace) -> Path:
     return save(trainer, processor, args.output / "final")
 
 
-def claim(args: argparse.Namespace) -> None:
+def claim_output(args: argparse.Namespace) -> None:
     """Note in the output folder what run it holds, so that no other one goes on from its checkpoints.
 
     Raises:
         ValueError: it holds another one already.
     """
-    told = {name: str(getattr(args, name)) for name in WHOSE}
-    path = args.output / "run.json"
-    before = json.loads(path.read_text()) if path.exists() else told
-    if other := [name for name in WHOSE if before[name] != told[name]]:
+    if int(os.environ.get("RANK", 0)):  # the first process speaks for all
+        return
+    if other := claim(args.output / "run.json", {name: str(getattr(args, name)) for name in WHOSE}):
         raise ValueError(f"{args.output} holds a run with another {', '.join(other)}: choose another --output.")
-    args.output.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(told, indent=1) + "\n")
 
 
 def stage_of(args: argparse.Namespace) -> Stage:
@@ -214,9 +211,6 @@ def save(trainer: QwenAudioTrainer, processor, folder: Path) -> Path:
                 model.save_pretrained(writing)
             if getattr(model.base_model.model, "is_loaded_in_4bit", False):
                 return folder.with_name("adapter")
-            model = model.merge_and_unload()
-            weights = model.state_dict()
-        with whole_folder(folder) as writing:
-            model.save_plain(writing, weights, max_shard_size="45MB")
-            processor.save_pretrained(writing)
+            model, weights = model.merge_and_unload(), None
+        model.save_plain(folder, processor, weights, max_shard_size="45MB")
     return folder

@@ -13,15 +13,12 @@ from peft import PeftModel
 from transformers import AutoProcessor
 
 from .cli import load_model
-from .files import whole_folder
 
 
 def merge(source: str | Path, adapter: str | Path, output: Path) -> None:
     """Write the model of `source` with an adapter's changes."""
     model = PeftModel.from_pretrained(load_model(str(source), "lora"), adapter).merge_and_unload()
-    with whole_folder(output) as partial:
-        model.save_plain(partial)
-        AutoProcessor.from_pretrained(source).save_pretrained(partial)
+    model.save_plain(output, AutoProcessor.from_pretrained(source))
 
 
 def main() -> None:

@@ -7,7 +7,8 @@ import torch
 from torch.nn import functional as F
 from transformers.utils import ModelOutput
 
-from ..model import QwenAudioConfig, QwenAudioForConditionalGeneration
+from ..files import whole_folder
+from ..model import QwenAudioConfig, QwenAudioForConditionalGeneration, QwenAudioProcessor
 from .alignment import BLANK, AlignmentHead, ctc_loss, save_head
 from .collator import IGNORE
 
@@ -91,16 +92,24 @@ class QwenAudioForTraining(QwenAudioForConditionalGeneration):
         """As every model of ours, in our own names: the released layout can't be read back after training."""
         super().save_pretrained(*args, save_original_format=save_original_format, **kwargs)
 
-    def save_plain(self, folder: str | Path, weights: dict[str, torch.Tensor] | None = None, **options) -> None:
-        """Save the model as its plain class, and the alignment head beside it.
+    def save_plain(
+        self,
+        folder: Path,
+        processor: QwenAudioProcessor,
+        weights: dict[str, torch.Tensor] | None = None,
+        **options,
+    ) -> None:
+        """Save the model as its plain class, the alignment head and the processor beside it, all or nothing.
 
         Args:
             weights: its state, where that is spread over processes.
         """
         weights = weights or self.state_dict()
         state = {name: value for name, value in weights.items() if not name.startswith("alignment_head.")}
-        self.save_pretrained(folder, state_dict=state, **options)
-        self.config.architectures = [QwenAudioForConditionalGeneration.__name__]
-        self.config.save_pretrained(folder)
-        if self.alignment_head is not None:
-            save_head(self.alignment_head, folder)
+        with whole_folder(folder) as writing:
+            self.save_pretrained(writing, state_dict=state, **options)
+            self.config.architectures = [QwenAudioForConditionalGeneration.__name__]
+            self.config.save_pretrained(writing)
+            if self.alignment_head is not None:
+                save_head(self.alignment_head, writing)
+            processor.save_pretrained(writing)

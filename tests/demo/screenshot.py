@@ -54,7 +54,6 @@ def main() -> None:
     parser.add_argument("--all", type=Path, metavar="FOLDER")
     args = parser.parse_args()
     chat = qwen_audio_chat.load(str(REPOSITORY / "assets" / "pocket"), device="cpu")
-    chat.warm_up()
     demo = launch(build_demo(chat), quiet=True, inline=False)
     picture = REPOSITORY / "assets" / "screenshot.png"
     with sync_playwright() as playwright:

@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForMultimodalLM, AutoTokenizer
 
+from qwen_audio_chat.files import whole_folder
 from qwen_audio_chat.pipeline import POCKET
 from qwen_audio_chat.training import cli
-from qwen_audio_chat.training.files import whole_folder
 from qwen_audio_chat.training.merge import merge
 from qwen_audio_chat.training.stages import STAGES, prepare
 from qwen_audio_chat.training.trainer import LengthBatches
@@ -170,10 +170,10 @@ def test_two_processes_learn_what_one_does(tiny_folder, manifest, tmp_path):
 
 def test_a_folder_holds_one_run(tiny_folder, manifest, tmp_path, parse):
     settings = options(tiny_folder, manifest, tmp_path / "out")
-    cli.claim(parse(*settings, "--steps", 4))
-    cli.claim(parse(*settings, "--steps", 8))  # longer, but the same
+    cli.claim_output(parse(*settings, "--steps", 4))
+    cli.claim_output(parse(*settings, "--steps", 8))  # longer, but the same
     with pytest.raises(ValueError, match="another learning_rate, seed: choose another --output"):
-        cli.claim(parse(*settings, "--seed", 5, "--learning-rate", 2))
+        cli.claim_output(parse(*settings, "--seed", 5, "--learning-rate", 2))
 
 
 def test_every_process_gets_equally_many_batches_however_few_there_are():
@@ -189,8 +189,14 @@ def test_a_folder_takes_its_name_when_it_is_whole(tmp_path):
     for word in ("old", "new"):
         with whole_folder(folder) as partial:
             (partial / word).touch()
+            (partial / "config.json").touch()
             assert not (folder / word).exists()
     with pytest.raises(KeyboardInterrupt), whole_folder(folder) as partial:
         (partial / "half").touch()
         raise KeyboardInterrupt
-    assert [path.name for path in folder.iterdir()] == ["new"]
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "new"]
+    (tmp_path / "talks").mkdir()
+    (tmp_path / "talks/mine.wav").touch()
+    with pytest.raises(ValueError, match="something else than a model"), whole_folder(tmp_path / "talks"):
+        pass
+    assert (tmp_path / "talks/mine.wav").exists()

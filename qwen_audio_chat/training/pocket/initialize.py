@@ -23,6 +23,7 @@ from transformers import (
     WhisperTokenizerFast,
 )
 
+from ...files import whole_folder
 from ...model import QwenAudioConfig, QwenAudioForConditionalGeneration, QwenAudioProcessor
 from ...model.tokenization import (
     AUDIO_END,
@@ -34,7 +35,6 @@ from ...model.tokenization import (
     special_tokens,
 )
 from ..alignment import LETTERS
-from ..files import whole_folder
 from .sources import DEFAULT_WORK, fetch
 
 TIME_STEP = 0.04  # seconds: one audio frame

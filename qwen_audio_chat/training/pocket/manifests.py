@@ -10,6 +10,7 @@ import numpy as np
 import soundfile
 
 from ...audio import SAMPLE_RATE
+from ...files import write_whole
 from ...tags import TaskPrompt
 
 Line = dict[str, object]
@@ -76,11 +77,9 @@ def write_shard(path: Path, items: Iterable[str], make: Callable[[str], Line | N
 def write_manifest(path: Path, lines: Iterable[Line]) -> None:
     """Write a whole manifest at once, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".jsonl.tmp")
-    temporary.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
-    temporary.rename(path)
+    write_whole(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
 
 def read_manifest(path: Path) -> list[Line]:
     """All lines of one manifest."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]

@@ -8,7 +8,6 @@ first speech alone, then every sound. At last the weights are quantized. `evalua
 """
 
 import argparse
-import json
 import logging
 import random
 import subprocess
@@ -20,6 +19,7 @@ from ...chatml import conversation_audios
 from .. import cli
 from ..dialogues import dialogues, write
 from ..manifest import Clip, read_manifests
+from .manifests import read_manifest, write_manifest
 from .release import release
 from .restore import restore
 from .sources import DEFAULT_WORK
@@ -50,6 +50,8 @@ class Run:
     restored: float = 0.0
 
 
+SMALL_BATCHES = ("--batch-tokens", "800", "--augment", "--corruption", "0.1", "--warmup", "20", "--alignment", "0.15",
+                 "--save-every", "50")  # fmt: skip
 RUNS = (
     Run(
         "align", "align",
@@ -77,8 +79,7 @@ RUNS = (
         {"speech-flite-*": 60, "speech-festival-*": 20, "speech-piper-*": 60, "speech-kokoro-*": 220,
          "speech-human-prompts": 60, "dialogues": 750, "languages-*": 500, "sounds": 550, "notes": 120,
          "chat": 380},
-        ("--steps", "300", "--batch-tokens", "800", "--augment", "--corruption", "0.1", "--warmup", "20",
-         "--decay", "0.4", "--learning-rate", "1.5", "--alignment", "0.15", "--save-every", "50"),
+        ("--steps", "300", "--decay", "0.4", "--learning-rate", "1.5", *SMALL_BATCHES),
         restored=0.2,
     ),
     Run(
@@ -86,8 +87,7 @@ RUNS = (
         {"speech-flite-*": 150, "speech-festival-*": 50, "speech-piper-*": 200, "speech-kokoro-*": 900,
          "speech-human-prompts": 200, "dialogues": 2400, "languages-*": 600, "sounds": 900, "notes": 400,
          "chat": 1500},
-        ("--steps", "850", "--batch-tokens", "800", "--augment", "--corruption", "0.1", "--warmup", "20",
-         "--decay", "0.5", "--learning-rate", "1.2", "--alignment", "0.15", "--save-every", "50"),
+        ("--steps", "850", "--decay", "0.5", "--learning-rate", "1.2", *SMALL_BATCHES),
         restored=0.3,
     ),
     Run(
@@ -95,8 +95,7 @@ RUNS = (
         {"speech-flite-*": 100, "speech-festival-*": 40, "speech-piper-*": 200, "speech-kokoro-*": 1000,
          "speech-human-prompts": 250, "dialogues": 1600, "languages-*": 700, "sounds": 700, "notes": 400,
          "chat": 1400},
-        ("--steps", "700", "--batch-tokens", "800", "--augment", "--corruption", "0.1", "--warmup", "20",
-         "--decay", "0.5", "--learning-rate", "1.0", "--alignment", "0.15", "--save-every", "50"),
+        ("--steps", "700", "--decay", "0.5", "--learning-rate", "1.0", *SMALL_BATCHES),
         restored=0.2,
     ),
 )  # fmt: skip
@@ -156,23 +155,23 @@ def mix(run: Run, work: Path) -> Path:
     """
     rng, mixed = random.Random(0), []
     for pattern, count in run.data.items():
-        lines = [line for path in select(work, pattern) for line in path.read_text("utf-8").splitlines()]
-        lines = [line for line in lines if json.loads(line).get("split", "train") == "train"]
+        lines = [line for path in select(work, pattern) for line in read_manifest(path)]
+        lines = [line for line in lines if line.get("split", "train") == "train"]
         rng.shuffle(lines)
         mixed += (lines * (count // max(1, len(lines)) + 1))[:count]
-    if heard := {audio for line in mixed for audio in audios(json.loads(line))} & held_out_audios(work):
+    if heard := {audio for line in mixed for audio in audios(line)} & held_out_audios(work):
         raise ValueError(
             f"{len(heard)} clips are held out and to be learned from, such as {min(heard)}: make them anew."
         )
     path = work / f"manifests/mix-{run.name}.jsonl"
-    path.write_text("\n".join(mixed) + "\n", encoding="utf-8")
+    write_manifest(path, mixed)
     return path
 
 
 def held_out_audios(work: Path) -> set[str]:
     """The audios of all lines that are no training."""
     manifests = [path for path in (work / "manifests").glob("*.jsonl") if not path.stem.startswith("mix-")]
-    lines = [json.loads(line) for path in manifests for line in path.read_text("utf-8").splitlines()]
+    lines = [line for path in manifests for line in read_manifest(path)]
     return {audio for line in lines if line.get("split", "train") != "train" for audio in audios(line)}
 
 

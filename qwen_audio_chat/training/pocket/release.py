@@ -6,15 +6,14 @@ The model card in the output folder is written by people and left alone.
 """
 
 import argparse
-import shutil
 from pathlib import Path
 
 import torch
 from transformers import AutoProcessor
 
+from ...files import whole_folder
 from ...model import QwenAudioForConditionalGeneration
 from ...model.quantization import quantize_for_release
-from ..files import whole_folder
 
 
 def release(source: str | Path, output: Path) -> None:
@@ -23,8 +22,6 @@ def release(source: str | Path, output: Path) -> None:
     with whole_folder(output) as partial:
         quantize_for_release(model, partial)
         AutoProcessor.from_pretrained(source).save_pretrained(partial)
-        if (card := output / "README.md").exists():
-            shutil.copy2(card, partial)
 
 
 def main() -> None:

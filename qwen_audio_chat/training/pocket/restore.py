@@ -15,7 +15,6 @@ from transformers import AutoProcessor
 
 from ..alignment import load_head
 from ..cli import load_model
-from ..files import whole_folder
 
 
 def restore(source: str | Path, original: str | Path, share: float, output: Path) -> None:
@@ -34,9 +33,7 @@ def restore(source: str | Path, original: str | Path, share: float, output: Path
             if "language_model." in name and parameter is not table:
                 parameter.lerp_(before[name], share)
     model.alignment_head = load_head(source)
-    with whole_folder(output) as partial:
-        model.save_plain(partial, max_shard_size="45MB")
-        AutoProcessor.from_pretrained(source).save_pretrained(partial)
+    model.save_plain(output, AutoProcessor.from_pretrained(source), max_shard_size="45MB")
 
 
 def main() -> None:
