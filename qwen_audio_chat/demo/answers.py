@@ -14,6 +14,7 @@ from ..reply import Reply
 from ..task_reply import answer
 from . import render
 from .context import PageContext
+from .errors import explain
 from .state import Visitor
 from .texts import duration, text
 
@@ -52,7 +53,7 @@ class Answers:
                     drawn = time.monotonic()
                     yield self.context.view(visitor, lang, partial=reply.text)
         except (ChatError, AudioError, ValueError) as error:
-            visitor.note = str(error) if visitor.cancel is cancel else visitor.note
+            visitor.note = explain(error, lang) if visitor.cancel is cancel else visitor.note
         except Exception:
             log.exception("An answer failed")
             visitor.note = text("failed", lang) if visitor.cancel is cancel else visitor.note

@@ -7,6 +7,7 @@ from gradio.data_classes import FileData
 
 from . import conversation_files, render
 from .context import PageContext
+from .errors import explain
 from .messages import MAX_CHARACTERS, user_message
 from .state import Visitor
 from .texts import language, text
@@ -114,7 +115,7 @@ class Changes:
         try:
             conversation = conversation_files.read(Path(file), visitor, lang)
         except ValueError as error:
-            return self.context.refused(text("bad_import", lang, error=error))
+            return self.context.refused(text("bad_import", lang, error=explain(error, lang)))
         with visitor.lock:
             visitor.interrupt()
             visitor.conversation, visitor.note, visitor.status = conversation, "", []

@@ -12,6 +12,7 @@ from ..pipeline import ModelInfo
 from ..questions import question
 from . import render
 from .context import PageContext
+from .errors import explain
 from .state import Clip, Visitor
 from .texts import duration, text
 
@@ -55,7 +56,7 @@ class Messages:
             try:
                 waveforms.append(next(loading))
             except AudioError as error:
-                yield self.context.refused(text("bad_file", lang, name=name, error=error))
+                yield self.context.refused(text("bad_file", lang, name=name, error=explain(error, lang)))
                 yield gr.skip(), gr.skip(), self.context.status(visitor), gr.skip()
                 return
         clips = [visitor.add_clip(name, waveform) for name, waveform in zip(names, waveforms, strict=True)]
