@@ -146,6 +146,7 @@ class Guide:
         letters: the alphabet, `config.letters`.
         log_probs: of the audio's letters, [frames, classes].
         stop_ids: tokens that end an answer.
+        said: what the answer holds already, where it is gone on with.
         weight: of the letters' score beside the language model's; 0.4 to 1 did about equally well on unheard voices.
     """
 
@@ -155,9 +156,11 @@ class Guide:
         letters: str,
         log_probs: torch.Tensor,
         stop_ids: Collection[int],
+        said: str = "",
         weight: float = 0.5,
     ):
         self._tokenizer, self._letters, self._weight = tokenizer, letters, weight
+        self._said = letter_classes(said, letters)
         self.stop_ids = set(stop_ids)
         spelled = [tokenizer.encode(part + letter) for part in ("", " ") for letter in letters.strip()]
         # Whatever the language model proposes: an answer can end, and a word that it doesn't expect can be spelled.
@@ -167,9 +170,9 @@ class Guide:
         self._speller = Speller(log_probs, single=self._space)
 
     def begin(self) -> Prefixes:
-        """The text before the first token: a space, with which the alignment begins every word."""
+        """The text before the first token: a space, with which the alignment begins every word, and what is said."""
         text = self._speller.empty()
-        self._speller.extend(text, [[self._space]])
+        self._speller.extend(text, [[self._space, *self._said]])
         return text
 
     def propose(self, logits: torch.Tensor, texts: Prefixes) -> Proposals:
@@ -211,9 +214,13 @@ def spell(model: PreTrainedModel, frames: torch.Tensor) -> torch.Tensor:
 
 
 def guide_for(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, frames: torch.Tensor, stop_ids: Collection[int]
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    frames: torch.Tensor,
+    stop_ids: Collection[int],
+    said: str = "",
 ) -> Guide | None:
-    """The guide by what the model spells in the embeddings of an audio, [tokens, hidden_size].
+    """The guide by what the model spells in the embeddings of an audio, [tokens, hidden_size], to go on after `said`.
 
     None where it spells hardly a letter: in noise or music, of which the language model says so.
     """
@@ -221,4 +228,4 @@ def guide_for(
     best = torch.unique_consecutive(log_probs.argmax(-1))
     if int((best > 0).sum()) < 2:
         return None
-    return Guide(tokenizer, model.config.letters, log_probs, stop_ids)
+    return Guide(tokenizer, model.config.letters, log_probs, stop_ids, said)

@@ -18,7 +18,7 @@ import torch
 
 from .audio import MAX_CLIP_SECONDS
 from .beam_search import beam_search
-from .chatml import EncodedChat, conversation_audios, encode_conversation
+from .chatml import EncodedChat, content_parts, conversation_audios, encode_conversation
 from .generation import GenerationOptions, KeyValueCache, RepetitionGuard, Sampler, TextStream, decode, prefill
 from .guidance import Guide, guide_for, spell
 from .model import QwenAudioForConditionalGeneration, QwenAudioProcessor
@@ -238,11 +238,15 @@ class AudioChat:
 
     def _guide(self, messages, audios) -> Guide | None:
         """For a question that asks what is said in one audio, the guide by that audio's letters."""
+        said = ""
+        if messages[-1]["role"] == "assistant":
+            *messages, answer = messages
+            said = "".join(part["text"] for part in content_parts(answer))
         asked = conversation_audios(messages[-1:]) or conversation_audios(messages)
-        if not self.spells or len(asked) != 1 or not wants_transcript(messages[-1]):
+        if not self.spells or len(asked) != 1 or not messages or not wants_transcript(messages[-1]):
             return None
         frames = torch.cat([self._encode(audios[-1], piece) for piece in range(len(audios[-1].tokens))])
-        return guide_for(self.model, self.tokenizer, frames, self.stop_ids)
+        return guide_for(self.model, self.tokenizer, frames, self.stop_ids, said)
 
     @property
     def spells(self) -> bool:

@@ -12,7 +12,7 @@ from .chatml import content_parts, conversation_audios, encode_text
 from .generation import GenerationOptions
 from .pipeline import AudioChat
 from .questions import QUESTIONS, task_prompt, wants_transcript
-from .reply import Reply
+from .reply import Heard, Reply
 from .sessions import Session
 from .tags import TaskPrompt, write_words
 from .word_times import timed_words_to_ids
@@ -30,24 +30,28 @@ def answer(
     """Answer the last message as the model does it best: as `AudioChat.stream`, or the task that it asks for in tags.
 
     A pretrained model knows tags alone. One that spells its frames times words by them, and transcribes longer speech
-    in parts of `chat.transcript_seconds`.
+    in parts of `chat.transcript_seconds`. Where the last message is the assistant's, its answer is gone on with: one
+    that was broken off between parts holds `heard`, and nothing that came after them.
 
     Args:
-        meant: the audio that the last message is about, where its own (or the only one) isn't it.
+        meant: the audio that the last question is about, where its own (or the only one) isn't it.
 
     Raises:
         pipeline.ChatError, audio.AudioError: while reading, as `AudioChat.stream`.
     """
-    if conversation and conversation[-1]["role"] == "user":
-        last = conversation[-1]
-        audios = conversation_audios([last]) or conversation_audios(conversation)
+    asked, heard = list(conversation), Heard()
+    if asked and "heard" in asked[-1]:
+        heard = asked.pop()["heard"]
+    if asked and asked[-1]["role"] == "user":
+        last = asked[-1]
+        audios = conversation_audios([last]) or conversation_audios(asked)
         meant = audios[0] if meant is None and len(audios) == 1 else meant
         words = "".join(part["text"] for part in content_parts(last) if part["type"] == "text")
         task = task_prompt(words, pretrained=chat.info.is_pretrained)
         if chat.spells and len(audios) == 1 and wants_transcript(last) and _is_long(meant, chat.transcript_seconds):
             task = QUESTIONS["transcribe"].tags
         if task is not None and meant is not None and (chat.info.is_pretrained or chat.spells):
-            return TaskReply(chat, task, meant, options, session, cancel)
+            return TaskReply(chat, task, meant, options, session, cancel, heard)
     return chat.stream(conversation, options, session=session, cancel=cancel)
 
 
@@ -87,6 +91,8 @@ class TaskReply(Reply):
     A model that spells its frames transcribes in parts, and the times are where it spells the words; any other writes
     them itself. Where words have times, each piece's part begins with `<|0.00|>`, which stands in its prompt: so it can
     be told where the times begin anew. Otherwise each piece is a line.
+
+    `heard` tells how far it came, from what it was begun with on: nothing of the parts before is told again.
     """
 
     def __init__(
@@ -97,8 +103,10 @@ class TaskReply(Reply):
         options: GenerationOptions,
         session: Session | None = None,
         cancel: threading.Event | None = None,
+        heard: Heard = Heard(),  # noqa: B008 - frozen
     ):
         super().__init__(chat.info.context_limit)
+        self.heard = self._before = heard
         self._chat, self._task, self._options, self._cancel = chat, task, options, cancel
         self._session = session or Session()
         self._pieces = self._answer(source)
@@ -110,16 +118,21 @@ class TaskReply(Reply):
         if (count := sum(len(parts) for *_, parts in cut)) > 1:
             seconds = sum(len(piece) for _, piece, _ in cut) / SAMPLE_RATE
             self.notices.append(f"The audio is {seconds:.0f} s long and was heard in {count} pieces.")
+        known = self.heard.parts  # of what follows
         for start, piece, parts in cut:
+            if known >= len(parts):
+                known -= len(parts)
+                continue
             if timed and self._chat.spells:
                 yield self._spelled(piece, parts, is_whole=len(cut) == 1)
             elif timed:
                 yield self._add("<|0.00|>", [tokenizer.convert_tokens_to_ids("<|0.00|>")])
-                yield from self._written(parts)
+                yield from self._written(parts, known)
             else:
-                if start:
+                if start and not known:
                     yield self._add("\n", encode_text(tokenizer, "\n"))
-                yield from self._written(parts)
+                yield from self._written(parts, known)
+            known = 0
             if self.finish_reason == "cancelled":
                 return
 
@@ -129,13 +142,17 @@ class TaskReply(Reply):
         said = " ".join(part.finish().text for part in self._listen(parts, without_times(self._task)))
         words = self._chat.time_words(said, piece, self._session)
         if is_whole and not words:  # silence, or what is spelled nowhere
-            return self._add(said, encode_text(tokenizer, said))
-        begin = tokenizer.convert_tokens_to_ids("<|0.00|>")
-        return self._add("<|0.00|>" + write_words(words), [begin, *timed_words_to_ids(tokenizer, words)])
+            told = self._add(said, encode_text(tokenizer, said))
+        else:
+            begin = tokenizer.convert_tokens_to_ids("<|0.00|>")
+            told = self._add("<|0.00|>" + write_words(words), [begin, *timed_words_to_ids(tokenizer, words)])
+        if self.finish_reason != "cancelled":
+            self._note_heard(len(parts))
+        return told
 
-    def _written(self, parts: Sequence[np.ndarray]) -> Iterator[str]:
-        """What the model writes about the parts of a piece, one after the other."""
-        for number, part in enumerate(self._listen(parts, self._task)):
+    def _written(self, parts: Sequence[np.ndarray], known: int) -> Iterator[str]:
+        """What the model writes about the parts of a piece but the first `known`, one after the other."""
+        for number, part in enumerate(self._listen(parts[known:], self._task), known):
             if number:
                 yield self._add(" ", encode_text(self._chat.tokenizer, " "))
             before = len(self.token_ids)
@@ -143,6 +160,12 @@ class TaskReply(Reply):
                 self.token_ids[before:] = part.token_ids
                 yield self._add(text)
             self.token_ids[before:] = part.token_ids
+            if part.finish_reason != "cancelled":
+                self._note_heard(1)
+
+    def _note_heard(self, parts: int) -> None:
+        characters, tokens = self._before.characters + len(self.text), self._before.tokens + len(self.token_ids)
+        self.heard = Heard(self.heard.parts + parts, characters, tokens)
 
     def _listen(self, parts: Sequence[np.ndarray], task: TaskPrompt) -> Iterator[Reply]:
         """The answers about the parts, each to be read to its end before the next; a cancelled one is the last."""

@@ -100,6 +100,13 @@ def test_what_was_heard_decides_between_words_that_the_language_model_likes_equa
     assert follow(tokenizer, spelled(" the cat the"), scores, weight=0.0) != "the cat the<|im_end|>"
 
 
+def test_an_answer_that_is_gone_on_with_is_held_to_what_follows(tokenizer):
+    scores = torch.full((len(tokenizer),), -20.0)
+    scores[[tokenizer.encode(word)[0] for word in (" cat", " hat", " the", "<|im_end|>")]] = 0.0
+    assert follow(tokenizer, spelled(" the cat the hat"), scores, said="the cat") == " the hat<|im_end|>"
+    assert follow(tokenizer, spelled(" the cat the hat"), scores, said="the cat the") == " hat<|im_end|>"
+
+
 def test_what_is_silent_is_never_written(tokenizer):
     well, comma, hyphen, space, rest, letter = (
         tokenizer.encode(text)[0] for text in ("well", ",", "-", " ", " known", "k")

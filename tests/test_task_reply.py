@@ -1,5 +1,6 @@
 """Which requests are answered as a task in tags, and long speech in parts."""
 
+import threading
 from itertools import pairwise
 
 import pytest
@@ -72,3 +73,25 @@ def test_a_transcript_that_is_spelled_nowhere_has_no_times(tiny_chat, clip, monk
     timed = answer(tiny_chat, asked(question("words"), clip(2.0)), SHORT).finish()
     assert timed.text == said != ""
     assert tiny_chat.tokenizer.decode(timed.token_ids) == said
+
+
+@pytest.mark.parametrize(
+    ("task", "seconds", "parts", "into"),
+    [("transcribe", 22.0, 0, 1), ("transcribe", 22.0, 2, 1), ("transcribe", 45.0, 4, 2), ("words", 45.0, 0, 0)],
+    ids=["first part", "between parts", "later piece", "times"],
+)
+def test_what_was_stopped_goes_on_as_if_it_never_was(tiny_chat, clip, task, seconds, parts, into):
+    conversation = asked(question(task), clip(seconds))
+    whole = answer(tiny_chat, conversation, SHORT).finish()
+    cancel = threading.Event()
+    stopped = answer(tiny_chat, conversation, SHORT, cancel=cancel)
+    for _ in stopped:
+        if stopped.heard.parts >= parts and len(stopped.text) >= stopped.heard.characters + into:
+            cancel.set()
+    assert stopped.finish_reason == "cancelled" and stopped.heard.parts < whole.heard.parts
+    told, ids = stopped.text[: stopped.heard.characters], stopped.token_ids[: stopped.heard.tokens]
+    assert whole.text.startswith(told)
+    kept = {"role": "assistant", "content": told, "token_ids": ids, "heard": stopped.heard}
+    rest = answer(tiny_chat, [*conversation, kept], SHORT).finish()
+    assert told + rest.text == whole.text and ids + rest.token_ids == whole.token_ids
+    assert rest.heard == whole.heard and rest.finish_reason == whole.finish_reason

@@ -70,13 +70,17 @@ class Changes:
             return self.context.due(visitor, lang)
 
     def go_on(self, request: gr.Request) -> tuple:
-        """Continue an answer that hit its limit or was stopped."""
+        """Continue an answer that hit its limit or was stopped; within a part of a long audio, from its beginning."""
         visitor, lang = self.context.visitor(request)
         if reason := self.context.not_now(visitor):
             return self.context.refused(text(reason, lang))
         with visitor.lock:
             if visitor.answering or not visitor.conversation or visitor.conversation[-1]["role"] != "assistant":
                 return self.context.shown(visitor, lang)
+            last = visitor.conversation[-1]
+            if heard := last.get("heard"):
+                told = {"content": last["content"][: heard.characters], "token_ids": last["token_ids"][: heard.tokens]}
+                visitor.conversation[-1] = last | told
             return self.context.due(visitor, lang)
 
     def clear(self, waiting: dict | None, request: gr.Request) -> tuple:

@@ -1,8 +1,11 @@
 """The page as a visitor meets it, in a browser."""
 
+import numpy as np
 import pytest
+import soundfile
 
 from qwen_audio_chat.audio import load_audio
+from qwen_audio_chat.questions import question
 
 
 def test_two_clips_answer_and_follow_up(visit, clips, demo):
@@ -76,6 +79,29 @@ def test_stop_keeps_what_was_said_and_continue_goes_on(visit, clips, page_chat):
     longer = visitor.last_message()["token_ids"]
     assert longer[: len(stopped)] == stopped and len(longer) > len(stopped)
     assert len(visitor.answers()) == 1
+
+
+def test_a_long_transcript_goes_on_with_the_part_in_which_it_was_stopped(visit, tmp_path, page_chat):
+    speech = tmp_path / "long.wav"
+    soundfile.write(speech, 0.1 * np.random.default_rng(0).standard_normal(25 * 16000), 16000)
+    visitor = visit()
+    visitor.say(question("transcribe"), speech)
+    whole = visitor.wait_answer()
+    page_chat.pause = 0.02
+    visitor.press("#qa-chat button[aria-label='Retry']")
+    visitor.page.wait_for_function(
+        "length => document.querySelector('#qa-chat .bot .message-content')"
+        "?.innerText.length > length && document.querySelector('#qa-box .stop-button')",
+        arg=len(whole) // 2,
+    )
+    visitor.press("#qa-box .stop-button")
+    visitor.wait_answer()
+    stopped = visitor.last_message()
+    assert stopped["finish_reason"] == "cancelled" and 0 < stopped["heard"].parts < 3
+    page_chat.pause = 0.0
+    visitor.press("#qa-chat .option")
+    visitor.page.wait_for_function("!document.querySelector('#qa-chat .option')")
+    assert visitor.wait_answer() == whole
 
 
 def test_retry_undo_edit_and_new_chat(visit, clips):
