@@ -12,7 +12,8 @@ CARD = "README.md"
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file so that an interruption leaves either the old one or the new one."""
+    """Write a file, in a folder that may not be there yet; an interruption leaves either the old one or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.tmp")
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)
@@ -50,6 +51,5 @@ def claim(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
     if path.exists():
         theirs = json.loads(path.read_text(encoding="utf-8"))
         return {name: theirs.get(name) for name, value in identity.items() if theirs.get(name) != value}
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, json.dumps(identity, indent=2) + "\n")
     return {}

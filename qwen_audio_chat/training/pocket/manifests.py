@@ -76,7 +76,6 @@ def write_shard(path: Path, items: Iterable[str], make: Callable[[str], Line | N
 
 def write_manifest(path: Path, lines: Iterable[Line]) -> None:
     """Write a whole manifest at once, atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
 
