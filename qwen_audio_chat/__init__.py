@@ -9,7 +9,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # Imported when first used: a help text, or the process that decodes a file, need not wait for PyTorch.
 _PUBLIC = {
-    "AudioChat": ".pipeline", "Conversation": ".chatml", "GenerationOptions": ".generation", "load": ".pipeline",
+    "AudioChat": ".pipeline", "Conversation": ".chatml", "GenerationOptions": ".generation", "load": ".loading",
     "answer": ".task_reply",
 }  # fmt: skip
 

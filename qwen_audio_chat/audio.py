@@ -1,21 +1,24 @@
 """Audio on its way into the model: any input to a waveform, a long waveform to clips, a clip to log-mel features."""
 
+from collections.abc import Iterator
 from functools import lru_cache
 
+import librosa
 import numpy as np
 import torch
-from transformers.audio_utils import mel_filter_bank
 
 from .audio_decoding import SAMPLE_RATE, AudioError, AudioSource, load_audio, read_bytes, to_wav_bytes
 
 __all__ = [
     "MAX_CLIP_SECONDS",
     "SAMPLE_RATE",
+    "TOKENS_PER_SECOND",
     "AudioError",
-    "AudioSource",
     "load_audio",
     "log_mel",
     "num_audio_tokens",
+    "num_mel_tokens",
+    "pieces",
     "read_bytes",
     "split_audio",
     "to_wav_bytes",
@@ -26,6 +29,7 @@ MAX_CLIP_SAMPLES = int(MAX_CLIP_SECONDS * SAMPLE_RATE)
 MIN_CLIP_SAMPLES = 480  # 30 ms, the shortest clip for which the encoder gives a token
 WINDOW_LENGTH = 400  # 25 ms
 HOP_LENGTH = 160  # 10 ms
+TOKENS_PER_SECOND = 25
 
 
 def split_audio(waveform: np.ndarray, max_seconds: float = MAX_CLIP_SECONDS) -> list[np.ndarray]:
@@ -49,6 +53,22 @@ def split_audio(waveform: np.ndarray, max_seconds: float = MAX_CLIP_SECONDS) -> 
     return [*pieces, waveform]
 
 
+def pieces(source: AudioSource, seconds: float = MAX_CLIP_SECONDS) -> Iterator[tuple[float, np.ndarray]]:
+    """(start in seconds, 16 kHz float32 [samples]) of each piece of an audio.
+
+    Args:
+        source: anything that `load_audio` takes.
+        seconds: of the longest piece.
+
+    Raises:
+        AudioError: the audio can't be used.
+    """
+    samples = 0
+    for piece in split_audio(load_audio(source), seconds):
+        yield samples / SAMPLE_RATE, piece
+        samples += len(piece)
+
+
 def _quietest(waveform: np.ndarray, start: int, end: int) -> int:
     """Index of the middle of the quietest 100 ms within [start, end], the last one among equals."""
     window = min(SAMPLE_RATE // 10, end - start)
@@ -66,6 +86,11 @@ def num_audio_tokens(num_samples: int) -> int:
         AudioError: the clip is empty or longer than 30 s.
     """
     return _num_encoder_frames(num_samples) // 2
+
+
+def num_mel_tokens(mel: torch.Tensor) -> int:
+    """Audio tokens of a clip by its `log_mel`, [n_mels, 2 * T]: half of the T frames."""
+    return mel.shape[-1] // 4
 
 
 def _num_encoder_frames(num_samples: int) -> int:
@@ -109,14 +134,5 @@ def _hann_window() -> torch.Tensor:
 
 @lru_cache
 def _mel_filters(n_mels: int) -> torch.Tensor:
-    """Mel filters on Slaney's scale, float32 [n_mels, 201]."""
-    filters = mel_filter_bank(
-        num_frequency_bins=WINDOW_LENGTH // 2 + 1,
-        num_mel_filters=n_mels,
-        min_frequency=0.0,
-        max_frequency=SAMPLE_RATE / 2,
-        sampling_rate=SAMPLE_RATE,
-        norm="slaney",
-        mel_scale="slaney",
-    )
-    return torch.from_numpy(filters.T.astype(np.float32)).contiguous()
+    """Mel filters, float32 [n_mels, 201]; librosa made Whisper's, too."""
+    return torch.from_numpy(librosa.filters.mel(sr=SAMPLE_RATE, n_fft=WINDOW_LENGTH, n_mels=n_mels))

@@ -17,8 +17,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
-from .model.tokenization import AUDIO_END, AUDIO_PLACEHOLDER, AUDIO_START, IM_END, IM_START, plain_tokenizer
-from .tags import TaskPrompt
+from .tags import TaskPrompt, TimedWord
+from .tokenization import AUDIO_END, AUDIO_PLACEHOLDER, AUDIO_START, IM_END, IM_START, plain_tokenizer
 
 DEFAULT_SYSTEM = "You are a helpful assistant."
 AUDIO_LABEL = "Audio {number}:"
@@ -114,6 +114,24 @@ def encode_task(tokenizer: PreTrainedTokenizerFast, task: TaskPrompt) -> list[in
         ids += tokenizer.convert_tokens_to_ids([piece]) if is_tag else encode_text(tokenizer, piece)
     if None in ids or (tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids):
         raise ValueError(f"This model's tokenizer lacks a tag of {task}.")
+    return ids
+
+
+def encode_timed_words(tokenizer: PreTrainedTokenizerFast, words: Sequence[TimedWord]) -> list[int]:
+    """Ids of words between time tokens, such as `<|sil|><|0.56|>one<|0.88|>two<|1.20|>`; the prompt holds the first
+    `<|0.00|>`. Times are rounded to the tokenizer's own grid."""
+    step = 0.01 if tokenizer.convert_tokens_to_ids("<|0.01|>") not in (None, tokenizer.unk_token_id) else 0.04
+    ids, now = [], 0
+
+    def tag(name: str) -> int:
+        return tokenizer.convert_tokens_to_ids(f"<|{name}|>")
+
+    for word in words:
+        start, end = max(now, round(word.start / step)), max(now, round(word.end / step))
+        if start > now:
+            ids += [tag("sil"), tag(f"{start * step:.2f}")]
+        now = max(start, end)
+        ids += [*encode_text(tokenizer, word.word), tag(f"{now * step:.2f}")]
     return ids
 
 

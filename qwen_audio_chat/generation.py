@@ -102,12 +102,13 @@ class KeyValueCache(Cache):
 
 
 class RepetitionGuard:
-    """Notices an answer that runs in a circle: the last tokens repeat with a period of at most `longest_period`."""
+    """Notices an answer that runs in a circle: its last tokens repeat with a period of at most `LONGEST_PERIOD`."""
 
-    def __init__(self, longest_period: int = 64, fewest_tokens: int = 40, fewest_rounds: int = 4):
-        self.fewest_tokens = fewest_tokens
-        self.fewest_rounds = fewest_rounds
-        self.matches = [0] * (longest_period + 1)  # for each period, how many last tokens equal the one a period ago
+    LONGEST_PERIOD, FEWEST_TOKENS, FEWEST_ROUNDS = 64, 40, 4
+
+    def __init__(self):
+        # For each period, how many last tokens equal the one a period ago.
+        self.matches = [0] * (self.LONGEST_PERIOD + 1)
         self.ids: list[int] = []
 
     def is_looping(self, token: int) -> bool:
@@ -115,7 +116,7 @@ class RepetitionGuard:
         self.ids.append(token)
         for period in range(1, min(len(self.matches), len(self.ids))):
             self.matches[period] = self.matches[period] + 1 if self.ids[-1 - period] == token else 0
-            if self.matches[period] + period >= max(self.fewest_tokens, self.fewest_rounds * period):
+            if self.matches[period] + period >= max(self.FEWEST_TOKENS, self.FEWEST_ROUNDS * period):
                 return True
         return False
 

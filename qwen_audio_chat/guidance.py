@@ -53,7 +53,7 @@ class Prefixes:
         return (self.letter[:, -1] + self.blank[:, -1]).clamp(min=_TINY).log() + self.scale
 
 
-class Speller:
+class CTCPrefixScorer:
     """Scores of texts against the letters of one audio.
 
     Args:
@@ -167,12 +167,12 @@ class Guide:
         self._always = torch.tensor([*self.stop_ids, *(ids[0] for ids in spelled if len(ids) == 1)])
         self._spelling = cache(self._spelling)
         self._space = 1 + letters.find(" ")
-        self._speller = Speller(log_probs, single=self._space)
+        self._scorer = CTCPrefixScorer(log_probs, single=self._space)
 
     def begin(self) -> Prefixes:
         """The text before the first token: a space, with which the alignment begins every word, and what is said."""
-        text = self._speller.empty()
-        self._speller.extend(text, [[self._space, *self._said]])
+        text = self._scorer.empty()
+        self._scorer.extend(text, [[self._space, *self._said]])
         return text
 
     def propose(self, logits: torch.Tensor, texts: Prefixes) -> Proposals:
@@ -190,7 +190,7 @@ class Guide:
         extended = texts[parents]
         ends = torch.tensor([token in self.stop_ids for token in ids])
         whole, before = extended.whole(), extended.total.clone()
-        self._speller.extend(extended, spellings)
+        self._scorer.extend(extended, spellings)
         heard = torch.where(ends, whole, extended.total) - before
         scores = own[parents, ids] + self._weight * heard
         return Proposals(torch.tensor(parents), torch.tensor(ids), scores, spellings, extended)

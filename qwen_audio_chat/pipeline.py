@@ -10,8 +10,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,15 +22,13 @@ from .guidance import Guide, guide_for, spell
 from .model import QwenAudioForConditionalGeneration, QwenAudioProcessor
 from .model.decode_step import DecodeStep
 from .model.decoder import ntk_alpha
-from .model.tokenization import AUDIO_END, AUDIO_PLACEHOLDER, AUDIO_START
 from .questions import wants_transcript
 from .reply import Reply
 from .sessions import HeardAudio, Session, SessionStore, signature_of
 from .tags import TimedWord
+from .tokenization import AUDIO_END, AUDIO_PLACEHOLDER, AUDIO_START
 from .word_times import word_times
 
-POCKET = Path(__file__).resolve().parent.parent / "assets" / "pocket"
-OFFICIAL = "Qwen/Qwen-Audio-Chat"
 SPELLED_SECONDS = 10.0
 RESERVED_FOR_ANSWER = 256  # tokens of the context that a prompt leaves free, if so many are asked for
 
@@ -59,7 +55,7 @@ class AudioChat:
     Args:
         model, processor: as loaded by `model.checkpoint.load_model`.
         name: shown to users.
-        precision: shown to users, such as "bf16" or "int4".
+        precision: shown to users, such as "bfloat16" or "packed 8-bit".
         max_cache_bytes: bound on the key-value caches kept between turns, over all sessions.
     """
 
@@ -331,34 +327,3 @@ def _split_notices(audios: Sequence[HeardAudio]) -> list[str]:
         for number, heard in enumerate(audios, start=1)
         if len(heard.tokens) > 1
     ]
-
-
-@lru_cache(maxsize=4)
-def load(
-    model: str | None = None,
-    *,
-    device: str = "auto",
-    quantization: str = "auto",
-    hub: str = "huggingface",
-    offline: bool = False,
-) -> AudioChat:
-    """Load a model once per process and setting.
-
-    Args:
-        model: hub id or folder; None takes Qwen-Audio-Chat where there is a CUDA GPU, else the pocket model.
-        device: "auto", "cuda", "mps" or "cpu".
-        quantization: "auto", "none", "int8" or "int4".
-        hub: "huggingface" or "modelscope".
-        offline: never reach for a network.
-
-    Raises:
-        model.checkpoint.CheckpointError: one sentence on what is wrong with the model's files.
-    """
-    from .model.checkpoint import load_model
-
-    if model is None:
-        model = OFFICIAL if device in ("auto", "cuda") and torch.cuda.is_available() else str(POCKET)
-    is_pocket = Path(model).resolve() == POCKET
-    loaded, processor = load_model(model, device=device, quantization=quantization, hub=hub, offline=offline)
-    name = "Pocket" if is_pocket else model
-    return AudioChat(loaded, processor, name=name, precision=loaded.precision, is_pocket=is_pocket)

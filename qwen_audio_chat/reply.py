@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Heard:
+class Progress:
     """How far an audio is heard that is answered in parts: so many to their end, and what was told of them."""
 
     parts: int = 0
@@ -32,7 +32,7 @@ class Reply:
         self.token_ids: list[int] = []
         self.finish_reason: str | None = None  # "stop", "length", "cancelled" or "repetition"
         self.stats = ReplyStats(context_limit=context_limit)
-        self.heard: Heard | None = None  # where the audio is answered in parts
+        self.progress: Progress | None = None  # where the audio is answered in parts
         self.dropped_turns = 0
         self.notices: list[str] = []
         self._pieces: Iterator[str] = iter(())

@@ -55,7 +55,7 @@ class Session:
             waveform = audio_lib.load_audio(source)
             pieces = audio_lib.split_audio(waveform)
             mels = [audio_lib.log_mel(piece, num_mel_bins) for piece in pieces]
-            tokens = [mel.shape[-1] // 4 for mel in mels]
+            tokens = [audio_lib.num_mel_tokens(mel) for mel in mels]
             seconds = len(waveform) / audio_lib.SAMPLE_RATE
             heard = HeardAudio(key, seconds, mels, tokens, [None] * len(mels))
             self.audios[key] = heard

@@ -145,19 +145,3 @@ def parse_note(text: str) -> Note:
 
     qualities = tuple(word.strip() for word in words("sonic").split(",") if word.strip())
     return Note(number("pitch"), number("velocity"), words("instrument") or None, qualities)
-
-
-def parse_keywords(text: str) -> list[str]:
-    """Comma-separated keywords, tags removed."""
-    return [word for part in strip_tags(text).split(",") if (word := part.strip())]
-
-
-def parse_answer(prompt: TaskPrompt, text: str) -> str | list[TimedWord] | Note | list[str]:
-    """The answer to `prompt` as data: words with times, a note, keywords, or the text without tags."""
-    if prompt.timestamps:
-        return parse_words(text)
-    if prompt.instruction == "note_analysis":
-        return parse_note(text)
-    if prompt.task == "keyword":
-        return parse_keywords(text)
-    return strip_tags(text)

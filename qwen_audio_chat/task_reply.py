@@ -7,15 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from .audio import MAX_CLIP_SECONDS, SAMPLE_RATE, load_audio, split_audio
-from .chatml import content_parts, conversation_audios, encode_text
+from .audio import MAX_CLIP_SECONDS, SAMPLE_RATE, load_audio, pieces, split_audio
+from .chatml import content_parts, conversation_audios, encode_text, encode_timed_words
 from .generation import GenerationOptions
 from .pipeline import AudioChat
 from .questions import QUESTIONS, task_prompt, wants_transcript
-from .reply import Heard, Reply
+from .reply import Progress, Reply
 from .sessions import Session
 from .tags import TaskPrompt, write_words
-from .word_times import timed_words_to_ids
 
 
 def answer(
@@ -31,7 +30,7 @@ def answer(
 
     A pretrained model knows tags alone. One that spells its frames times words by them, and transcribes longer speech
     in parts of `chat.transcript_seconds`. Where the last message is the assistant's, its answer is gone on with: one
-    that was broken off between parts holds `heard`, and nothing that came after them.
+    that was broken off between parts holds `progress`, and nothing that came after them.
 
     Args:
         meant: the audio that the last question is about, where its own (or the only one) isn't it.
@@ -39,9 +38,9 @@ def answer(
     Raises:
         pipeline.ChatError, audio.AudioError: while reading, as `AudioChat.stream`.
     """
-    asked, heard = list(conversation), Heard()
-    if asked and "heard" in asked[-1]:
-        heard = asked.pop()["heard"]
+    asked, progress = list(conversation), Progress()
+    if asked and "progress" in asked[-1]:
+        progress = asked.pop()["progress"]
     if asked and asked[-1]["role"] == "user":
         last = asked[-1]
         audios = conversation_audios([last]) or conversation_audios(asked)
@@ -51,28 +50,12 @@ def answer(
         if chat.spells and len(audios) == 1 and wants_transcript(last) and _is_long(meant, chat.transcript_seconds):
             task = QUESTIONS["transcribe"].tags
         if task is not None and meant is not None and (chat.info.is_pretrained or chat.spells):
-            return TaskReply(chat, task, meant, options, session, cancel, heard)
+            return TaskReply(chat, task, meant, options, session, cancel, progress)
     return chat.stream(conversation, options, session=session, cancel=cancel)
 
 
 def _is_long(source: Any, seconds: float) -> bool:
     return len(load_audio(source)) > seconds * SAMPLE_RATE
-
-
-def pieces(source: Any, seconds: float = MAX_CLIP_SECONDS) -> Iterator[tuple[float, np.ndarray]]:
-    """(start in seconds, 16 kHz float32 [samples]) of each piece of an audio.
-
-    Args:
-        source: anything that `audio.load_audio` takes.
-        seconds: of the longest piece.
-
-    Raises:
-        audio.AudioError: the audio can't be used.
-    """
-    samples = 0
-    for piece in split_audio(load_audio(source), seconds):
-        yield samples / SAMPLE_RATE, piece
-        samples += len(piece)
 
 
 def task_message(task: TaskPrompt, audio: Any) -> dict:
@@ -92,7 +75,7 @@ class TaskReply(Reply):
     them itself. Where words have times, each piece's part begins with `<|0.00|>`, which stands in its prompt: so it can
     be told where the times begin anew. Otherwise each piece is a line.
 
-    `heard` tells how far it came, from what it was begun with on: nothing of the parts before is told again.
+    `progress` tells how far it came, from what it was begun with on: nothing of the parts before is told again.
     """
 
     def __init__(
@@ -103,10 +86,10 @@ class TaskReply(Reply):
         options: GenerationOptions,
         session: Session | None = None,
         cancel: threading.Event | None = None,
-        heard: Heard = Heard(),  # noqa: B008 - frozen
+        progress: Progress = Progress(),  # noqa: B008 - frozen
     ):
         super().__init__(chat.info.context_limit)
-        self.heard = self._before = heard
+        self.progress = self._before = progress
         self._chat, self._task, self._options, self._cancel = chat, task, options, cancel
         self._session = session or Session()
         self._pieces = self._answer(source)
@@ -118,7 +101,7 @@ class TaskReply(Reply):
         if (count := sum(len(parts) for *_, parts in cut)) > 1:
             seconds = sum(len(piece) for _, piece, _ in cut) / SAMPLE_RATE
             self.notices.append(f"The audio is {seconds:.0f} s long and was heard in {count} pieces.")
-        known = self.heard.parts  # of what follows
+        known = self.progress.parts  # of what follows
         for start, piece, parts in cut:
             if known >= len(parts):
                 known -= len(parts)
@@ -145,9 +128,9 @@ class TaskReply(Reply):
             told = self._add(said, encode_text(tokenizer, said))
         else:
             begin = tokenizer.convert_tokens_to_ids("<|0.00|>")
-            told = self._add("<|0.00|>" + write_words(words), [begin, *timed_words_to_ids(tokenizer, words)])
+            told = self._add("<|0.00|>" + write_words(words), [begin, *encode_timed_words(tokenizer, words)])
         if self.finish_reason != "cancelled":
-            self._note_heard(len(parts))
+            self._note_progress(len(parts))
         return told
 
     def _written(self, parts: Sequence[np.ndarray], known: int) -> Iterator[str]:
@@ -161,11 +144,11 @@ class TaskReply(Reply):
                 yield self._add(text)
             self.token_ids[before:] = part.token_ids
             if part.finish_reason != "cancelled":
-                self._note_heard(1)
+                self._note_progress(1)
 
-    def _note_heard(self, parts: int) -> None:
+    def _note_progress(self, parts: int) -> None:
         characters, tokens = self._before.characters + len(self.text), self._before.tokens + len(self.token_ids)
-        self.heard = Heard(self.heard.parts + parts, characters, tokens)
+        self.progress = Progress(self.progress.parts + parts, characters, tokens)
 
     def _listen(self, parts: Sequence[np.ndarray], task: TaskPrompt) -> Iterator[Reply]:
         """The answers about the parts, each to be read to its end before the next; a cancelled one is the last."""

@@ -6,7 +6,7 @@ import sys
 from .audio import load_audio
 from .chatml import Conversation
 from .generation import GenerationOptions
-from .model_arguments import add_model_arguments, load_from
+from .loading import add_model_arguments, load_from
 from .task_reply import answer
 
 

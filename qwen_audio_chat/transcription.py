@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .audio import SAMPLE_RATE, AudioError
+from .audio import SAMPLE_RATE, AudioError, pieces
 from .chatml import Conversation
-from .model_arguments import add_model_arguments, load_from
+from .loading import add_model_arguments, load_from
 from .pipeline import AudioChat
 from .questions import question
 from .subtitles import to_srt
 from .tags import TimedWord, strip_tags
-from .task_reply import answer, pieces
+from .task_reply import answer
 
 AUDIO_SUFFIXES = {
     ".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".amr", ".aif", ".aiff", ".caf", ".w64", ".wma",

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .chatml import encode_text
 from .tags import TimedWord
 
 FRAME_S = 0.04
@@ -21,7 +20,7 @@ def letter_classes(text: str, letters: str) -> list[int]:
     return [1 + letters.index(char) for char in plain if char in letters]
 
 
-def best_path(log_probs: np.ndarray, classes: Sequence[int]) -> np.ndarray | None:
+def forced_alignment(log_probs: np.ndarray, classes: Sequence[int]) -> np.ndarray | None:
     """The frame in which each of `classes` is first heard, on the likeliest path through all of them in order.
 
     Args:
@@ -70,7 +69,7 @@ def word_times(text: str, log_probs: np.ndarray, letters: str) -> list[TimedWord
     words = text.split()
     spelled = [letter_classes(word, letters) for word in words]
     space = 1 + letters.index(" ")
-    path = best_path(log_probs, [each for classes in spelled for each in (space, *classes)])
+    path = forced_alignment(log_probs, [each for classes in spelled for each in (space, *classes)])
     if path is None:
         return []
     spans, place, clock = [], 0, 0.0
@@ -84,21 +83,3 @@ def word_times(text: str, log_probs: np.ndarray, letters: str) -> list[TimedWord
         if 0 < right[0] - left[1] <= PAUSE_S:
             left[1] = right[0] = round((left[1] + right[0]) / 2 / FRAME_S) * FRAME_S
     return [TimedWord(round(s, 2), round(e, 2), word) for (s, e), word in zip(spans, words, strict=True)]
-
-
-def timed_words_to_ids(tokenizer, words: Sequence[TimedWord]) -> list[int]:
-    """Ids of words between time tokens, such as `<|sil|><|0.56|>one<|0.88|>two<|1.20|>`; the prompt holds the first
-    `<|0.00|>`. Times are rounded to the tokenizer's own grid."""
-    step = 0.01 if tokenizer.convert_tokens_to_ids("<|0.01|>") not in (None, tokenizer.unk_token_id) else 0.04
-    ids, now = [], 0
-
-    def tag(name: str) -> int:
-        return tokenizer.convert_tokens_to_ids(f"<|{name}|>")
-
-    for word in words:
-        start, end = max(now, round(word.start / step)), max(now, round(word.end / step))
-        if start > now:
-            ids += [tag("sil"), tag(f"{start * step:.2f}")]
-        now = max(start, end)
-        ids += [*encode_text(tokenizer, word.word), tag(f"{now * step:.2f}")]
-    return ids

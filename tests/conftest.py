@@ -10,10 +10,11 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
+from qwen_audio_chat.loading import POCKET
 from qwen_audio_chat.model import QwenAudioConfig, QwenAudioForConditionalGeneration, QwenAudioProcessor
 from qwen_audio_chat.model.checkpoint import load_model
-from qwen_audio_chat.model.tokenization import AUDIO_END, AUDIO_PLACEHOLDER, AUDIO_START, END_OF_TEXT, special_tokens
-from qwen_audio_chat.pipeline import POCKET, AudioChat
+from qwen_audio_chat.pipeline import AudioChat
+from qwen_audio_chat.tokenization import AUDIO_END, AUDIO_PLACEHOLDER, AUDIO_START, END_OF_TEXT, special_tokens
 from qwen_audio_chat.training.alignment import LETTERS
 
 SENTENCES = (

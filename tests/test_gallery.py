@@ -6,7 +6,7 @@ from qwen_audio_chat.chatml import Conversation
 from qwen_audio_chat.demo.examples import EXAMPLES, load_examples
 from qwen_audio_chat.evaluation.metrics import edit_counts
 from qwen_audio_chat.evaluation.normalization import normalize
-from qwen_audio_chat.pipeline import POCKET, load
+from qwen_audio_chat.loading import POCKET, load
 from qwen_audio_chat.tags import parse_words
 from qwen_audio_chat.task_reply import answer
 

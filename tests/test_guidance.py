@@ -9,8 +9,8 @@ import torch
 from transformers import AutoTokenizer
 
 from qwen_audio_chat.chatml import Conversation
-from qwen_audio_chat.guidance import Guide, Speller, guide_for
-from qwen_audio_chat.pipeline import POCKET
+from qwen_audio_chat.guidance import CTCPrefixScorer, Guide, guide_for
+from qwen_audio_chat.loading import POCKET
 from qwen_audio_chat.questions import TRANSCRIBE, task_prompt, wants_transcript
 from qwen_audio_chat.training.alignment import LETTERS
 
@@ -34,11 +34,11 @@ def test_scores_are_those_of_all_alignments_counted_one_by_one():
     for path in itertools.product(range(3), repeat=6):
         merged = tuple(label for label, _ in itertools.groupby(path) if label)
         texts[merged] += log_probs[range(6), path].sum().exp().item()
-    speller = Speller(log_probs)
+    scorer = CTCPrefixScorer(log_probs)
     for text in [(1,), (1, 1), (2, 2, 1), (1, 2, 1), (2, 1, 1, 2)]:
-        state = speller.empty()
+        state = scorer.empty()
         for letter in text:
-            speller.extend(state, [[letter]])
+            scorer.extend(state, [[letter]])
         beginnings = sum(p for other, p in texts.items() if other[: len(text)] == text)
         assert state.whole().exp().item() == pytest.approx(texts[text], rel=1e-5)
         assert state.total.exp().item() == pytest.approx(beginnings, rel=1e-5)
@@ -46,20 +46,20 @@ def test_scores_are_those_of_all_alignments_counted_one_by_one():
 
 def test_texts_of_different_length_are_scored_at_once_and_one_space_is_enough():
     log_probs = torch.randn(9, 4, generator=torch.Generator().manual_seed(1)).log_softmax(-1)
-    speller, spellings = Speller(log_probs, single=3), [(1,), (3, 3, 2, 3, 3, 3), (), (2, 2)]
-    together = speller.empty()[[0] * len(spellings)]
-    speller.extend(together, spellings)
+    scorer, spellings = CTCPrefixScorer(log_probs, single=3), [(1,), (3, 3, 2, 3, 3, 3), (), (2, 2)]
+    together = scorer.empty()[[0] * len(spellings)]
+    scorer.extend(together, spellings)
     for row, letters in enumerate([(1,), (3, 2, 3), (), (2, 2)]):
-        alone = speller.empty()
+        alone = scorer.empty()
         for letter in letters:
-            speller.extend(alone, [[letter]])
+            scorer.extend(alone, [[letter]])
         assert all(map(torch.equal, vars(together[[row]]).values(), vars(alone).values()))
 
 
 def test_scores_hold_where_probabilities_are_too_small_for_numbers():
     log_probs = (2 * torch.randn(750, 29, generator=torch.Generator().manual_seed(0))).log_softmax(-1).double()
-    speller = Speller(log_probs)
-    state, letters = speller.empty(), [1 + n * 7 % 28 for n in range(300)]
+    scorer = CTCPrefixScorer(log_probs)
+    state, letters = scorer.empty(), [1 + n * 7 % 28 for n in range(300)]
     states = [0] + [label for letter in letters for label in (letter, 0)]
     alpha = torch.full((len(states),), -torch.inf).double()  # the usual recursion over states, in logarithms
     alpha[:2] = log_probs[0, states[:2]]
@@ -72,7 +72,7 @@ def test_scores_hold_where_probabilities_are_too_small_for_numbers():
         one = torch.cat((torch.tensor([-torch.inf]).double(), alpha[:-1]))
         alpha = torch.logaddexp(torch.logaddexp(alpha, one), skipped) + frame[states]
     for letter in letters:
-        speller.extend(state, [[letter]])
+        scorer.extend(state, [[letter]])
     assert begun < -750  # beyond what a float64 can hold
     assert state.total.item() == pytest.approx(begun.item(), rel=1e-6)
     assert state.whole() < state.total - 500  # it is not the end

@@ -2,11 +2,12 @@
 
 import numpy as np
 
+from qwen_audio_chat.audio import pieces
 from qwen_audio_chat.chatml import encode_conversation, encode_task
 from qwen_audio_chat.generation import GenerationOptions
 from qwen_audio_chat.questions import QUESTIONS, question, task_prompt
 from qwen_audio_chat.tags import TaskPrompt
-from qwen_audio_chat.task_reply import TaskReply, pieces, task_message
+from qwen_audio_chat.task_reply import TaskReply, task_message
 
 
 def test_a_pretrained_model_is_asked_in_tags():

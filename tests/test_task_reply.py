@@ -86,12 +86,12 @@ def test_what_was_stopped_goes_on_as_if_it_never_was(tiny_chat, clip, task, seco
     cancel = threading.Event()
     stopped = answer(tiny_chat, conversation, SHORT, cancel=cancel)
     for _ in stopped:
-        if stopped.heard.parts >= parts and len(stopped.text) >= stopped.heard.characters + into:
+        if stopped.progress.parts >= parts and len(stopped.text) >= stopped.progress.characters + into:
             cancel.set()
-    assert stopped.finish_reason == "cancelled" and stopped.heard.parts < whole.heard.parts
-    told, ids = stopped.text[: stopped.heard.characters], stopped.token_ids[: stopped.heard.tokens]
+    assert stopped.finish_reason == "cancelled" and stopped.progress.parts < whole.progress.parts
+    told, ids = stopped.text[: stopped.progress.characters], stopped.token_ids[: stopped.progress.tokens]
     assert whole.text.startswith(told)
-    kept = {"role": "assistant", "content": told, "token_ids": ids, "heard": stopped.heard}
+    kept = {"role": "assistant", "content": told, "token_ids": ids, "progress": stopped.progress}
     rest = answer(tiny_chat, [*conversation, kept], SHORT).finish()
     assert told + rest.text == whole.text and ids + rest.token_ids == whole.token_ids
-    assert rest.heard == whole.heard and rest.finish_reason == whole.finish_reason
+    assert rest.progress == whole.progress and rest.finish_reason == whole.finish_reason

@@ -10,7 +10,7 @@ from qwen_audio_chat.generation import GenerationOptions
 from qwen_audio_chat.tags import TaskPrompt, TimedWord, parse_words, write_words
 from qwen_audio_chat.task_reply import TaskReply
 from qwen_audio_chat.training.alignment import LETTERS
-from qwen_audio_chat.word_times import best_path, word_times
+from qwen_audio_chat.word_times import forced_alignment, word_times
 
 
 def merged(path) -> tuple[int, ...]:
@@ -24,20 +24,20 @@ def test_the_best_path_is_the_best_of_all_paths(classes, seed):
     paths = [path for path in itertools.product(range(3), repeat=7) if merged(path) == classes]
     best = max(paths, key=lambda path: log_probs[range(7), path].sum())
     starts = [i for i, label in enumerate(best) if label and (i == 0 or best[i - 1] != label)]
-    assert best_path(log_probs, classes).tolist() == starts
+    assert forced_alignment(log_probs, classes).tolist() == starts
 
 
 def test_a_long_text_is_followed_to_its_end():
     classes = [1 + n % 2 for n in range(200)]
     log_probs = np.full((400, 3), np.log(0.01))
     log_probs[np.arange(400), [label for each in classes for label in (each, 0)]] = np.log(0.98)
-    assert best_path(log_probs, classes).tolist() == list(range(0, 400, 2))
+    assert forced_alignment(log_probs, classes).tolist() == list(range(0, 400, 2))
 
 
 def test_too_few_frames_have_no_path():
     log_probs = np.log(np.full((3, 3), 1 / 3))
-    assert best_path(log_probs, (1, 1)).tolist() == [0, 2]  # the same letter twice needs a blank between
-    assert best_path(log_probs, (1, 1, 2)) is None
+    assert forced_alignment(log_probs, (1, 1)).tolist() == [0, 2]  # the same letter twice needs a blank between
+    assert forced_alignment(log_probs, (1, 1, 2)) is None
     assert word_times("far too many letters", np.zeros((5, 1 + len(LETTERS))), LETTERS) == []
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from ..model_arguments import add_model_arguments, load_from
+from ..loading import add_model_arguments, load_from
 from ..pipeline import AudioChat
 from . import measures, peers
 

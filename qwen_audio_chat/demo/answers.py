@@ -83,8 +83,8 @@ class Answers:
             else:
                 message["token_ids"] = last["token_ids"] + message["token_ids"]
         message["finish_reason"] = reply.finish_reason or "cancelled"
-        if reply.heard is not None and message["finish_reason"] == "cancelled":
-            message["heard"] = reply.heard
+        if reply.progress is not None and message["finish_reason"] == "cancelled":
+            message["progress"] = reply.progress
         visitor.conversation.append(message)
         visitor.status = render.reply_figures(reply.stats, len(reply.token_ids), lang)
 

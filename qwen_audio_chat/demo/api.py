@@ -9,7 +9,6 @@ from typing import Any
 from urllib.parse import unquote
 
 import gradio as gr
-from gradio.utils import get_upload_folder
 
 from ..audio import AudioError
 from ..chatml import Conversation
@@ -18,6 +17,7 @@ from ..questions import question as question_for
 from ..task_reply import answer
 from .context import PageContext
 from .messages import MAX_AUDIOS, load_fitting
+from .state import is_upload
 from .texts import text
 
 MCP_TOOL = "listen"  # the only one: Gradio's own way of giving files to a tool lets its caller name any file here
@@ -88,6 +88,6 @@ def _source(address: str) -> bytes | Path:
         except binascii.Error as error:
             raise ValueError("An audio's data URI isn't in base64.") from error
     path = Path(unquote(address.rpartition("/file=")[2]))
-    if path.parent.parent == Path(get_upload_folder()) and len(path.parent.name) == 64 and path.is_file():
+    if is_upload(path) and path.is_file():
         return path
     raise ValueError("Give each audio as a data URI, or upload it to this server and give its address.")

@@ -78,9 +78,10 @@ class Changes:
             if visitor.answering or not visitor.conversation or visitor.conversation[-1]["role"] != "assistant":
                 return self.context.shown(visitor, lang)
             last = visitor.conversation[-1]
-            if heard := last.get("heard"):
-                told = {"content": last["content"][: heard.characters], "token_ids": last["token_ids"][: heard.tokens]}
-                visitor.conversation[-1] = last | told
+            if progress := last.get("progress"):
+                text_heard = last["content"][: progress.characters]
+                ids_heard = last["token_ids"][: progress.tokens]
+                visitor.conversation[-1] = last | {"content": text_heard, "token_ids": ids_heard}
             return self.context.due(visitor, lang)
 
     def clear(self, waiting: dict | None, request: gr.Request) -> tuple:

@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 
-from ..model_arguments import add_model_arguments, load_from
+from ..loading import add_model_arguments, load_from
 
 AUTH_VARIABLE = "QWEN_AUDIO_CHAT_AUTH"
 

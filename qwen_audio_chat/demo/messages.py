@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from ..audio import SAMPLE_RATE, AudioError, load_audio, num_audio_tokens, split_audio
+from ..audio import SAMPLE_RATE, TOKENS_PER_SECOND, AudioError, load_audio, num_audio_tokens, split_audio
 from ..pipeline import ModelInfo
 from ..questions import question
 from . import render
@@ -112,6 +112,6 @@ def load_fitting(sources: Iterable[Any], info: ModelInfo, lang: str) -> Iterator
         tokens += sum(num_audio_tokens(len(piece)) for piece in split_audio(waveform))
         seconds += len(waveform) / SAMPLE_RATE
         if tokens > info.context_limit:
-            limit = info.context_limit / 25
+            limit = info.context_limit / TOKENS_PER_SECOND
             raise AudioError(text("long_audio", lang, seconds=duration(seconds), limit=duration(limit)))
         yield waveform

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..audio import log_mel, split_audio
+from ..audio import HOP_LENGTH, log_mel, split_audio
 
 MAX_WIDTH = 2000  # pixels; longer audios are averaged
 
@@ -26,7 +26,7 @@ def save_picture(waveform: np.ndarray, path: Path) -> None:
 
 def _pooled(mel: torch.Tensor, num_samples: int) -> torch.Tensor:
     """Average frames, so that the whole picture has at most `MAX_WIDTH` pixels."""
-    frames = -(-num_samples // 160)
+    frames = -(-num_samples // HOP_LENGTH)
     step = -(-frames // MAX_WIDTH)
     if step == 1:
         return mel

@@ -11,11 +11,10 @@ from pathlib import Path
 import numpy as np
 from gradio.utils import get_upload_folder
 
-from ..audio import SAMPLE_RATE, to_wav_bytes
+from ..audio import SAMPLE_RATE, pieces, to_wav_bytes
 from ..chatml import Conversation
 from ..pipeline import AudioChat
 from ..sessions import Session
-from ..task_reply import pieces
 from . import memory
 from .spectrogram import save_picture
 
@@ -23,6 +22,11 @@ GRACE_SECONDS = 30 * 60  # a phone that sleeps looks like a closed page: its con
 MAX_VISITORS = 500
 MIN_KEY = 32  # characters of a tab's key; a shorter one could be guessed
 RELOAD_SECONDS = 3  # so long a page that is loaded again waits for the end of the page before
+
+
+def is_upload(path: Path) -> bool:
+    """Whether it is `<upload folder>/<digest>/<name>`; other paths within the folder may belong to somebody else."""
+    return path.parent.parent == Path(get_upload_folder()) and len(path.parent.name) == 64
 
 
 @dataclass(frozen=True)
@@ -85,11 +89,8 @@ class Visitor:
         return Clip(name, len(waveform) / SAMPLE_RATE, wav, picture, starts)
 
     def remember_upload(self, path: Path) -> None:
-        """Note a file as uploaded by the visitor, to delete it with the rest.
-
-        Only `<upload folder>/<digest>/<name>` is an upload; other paths within the folder may belong to somebody else.
-        """
-        if path.parent.parent == Path(get_upload_folder()) and len(path.parent.name) == 64:
+        """Note a file as uploaded by the visitor, to delete it with the rest."""
+        if is_upload(path):
             self.uploads.add(path)
 
     def interrupt(self) -> threading.Event:

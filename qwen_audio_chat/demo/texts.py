@@ -9,7 +9,6 @@ import gradio as gr
 from .presets import PRESETS
 
 TEXTS = {
-    "title": ("Qwen-Audio-Chat", "Qwen-Audio-Chat"),
     "tagline": ("Talk about any sound", "聊聊任何声音"),
     "welcome": (
         "Drop in one or several audios: speech, music, any sound.\nAsk, compare, go on asking.",

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ..tags import SILENCE
-from .alignment import parse_timed_words, words_to_text
 from .predictions import Prediction
+from .word_times import parse_timed_words, words_to_text
 
 
 def most_frequent(predictions: Sequence[Prediction]) -> list[Prediction]:

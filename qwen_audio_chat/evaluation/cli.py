@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ..model_arguments import add_model_arguments, load_from
+from ..loading import add_model_arguments, load_from
 from .data import DataError, read_hub, read_jsonl
 from .normalization import NORMALIZERS
 from .predictions import RESULT, SETTINGS, Prediction, read_predictions

@@ -16,7 +16,7 @@ MANIFEST_FIELDS = frozenset(
 )
 NOTE_FIELDS = frozenset(
     (
-        "id speaker split suite set group language seconds duration written label instrument pitch velocity "
+        "id speaker split suite set group language seconds duration written heard label instrument pitch velocity "
         "licence license"
     ).split()
 )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .alignment import alignment_shift, parse_timed_words
+from .word_times import alignment_shift, parse_timed_words
 
 RESAMPLES = 1000
 NOT_COMPUTED = "not computed"

@@ -2,32 +2,29 @@
 
 import textwrap
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .normalization import normalize
+from .predictions import Prediction
 from .scoring import label, named_labels, transcription, transcription_errors, word_times
-
-if TYPE_CHECKING:
-    from .predictions import Prediction
-    from .report import Report
+from .tasks import Task
 
 MAX_LABELS = 30
 OTHER = "(other)"
 
 
-def draw_pictures(report: "Report", output: Path) -> list[Path]:
-    """Draw what fits the task into PNG files and return their paths."""
-    sound = [prediction for prediction in report.predictions if not prediction.error]
-    scorer = report.task.score
+def draw_pictures(task: Task, predictions: Sequence[Prediction], normalization: str, output: Path) -> list[Path]:
+    """Draw what fits the task into PNG files of a folder and return their paths."""
+    sound = [prediction for prediction in predictions if not prediction.error]
     if not sound:
         return []
-    if scorer in (transcription, word_times):
-        return [_error_by_length(sound, report.normalization, output / "error_by_length.png")]
-    if scorer is label:
-        return [_confusion_matrix(sound, report.normalization, output / "confusion_matrix.png")]
+    if task.score in (transcription, word_times):
+        return [_error_by_length(sound, normalization, output / "error_by_length.png")]
+    if task.score is label:
+        return [_confusion_matrix(sound, normalization, output / "confusion_matrix.png")]
     return []
 
 
@@ -38,7 +35,7 @@ def _figure(**options):
     return figure, figure.subplots()
 
 
-def _error_by_length(predictions: list["Prediction"], normalization: str, path: Path) -> Path:
+def _error_by_length(predictions: Sequence[Prediction], normalization: str, path: Path) -> Path:
     """Error rate of five equally filled bins of audio length, with the number of samples in each."""
     seconds = np.array([prediction.seconds for prediction in predictions])
     counts = np.array([transcription_errors(prediction, normalization) for prediction in predictions])
@@ -53,7 +50,7 @@ def _error_by_length(predictions: list["Prediction"], normalization: str, path: 
     return path
 
 
-def _confusion_matrix(predictions: list["Prediction"], normalization: str, path: Path) -> Path:
+def _confusion_matrix(predictions: Sequence[Prediction], normalization: str, path: Path) -> Path:
     """References in rows, answers in columns; answers that name no label, or several, are "other"."""
     from sklearn.metrics import ConfusionMatrixDisplay
 

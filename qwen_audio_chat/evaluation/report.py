@@ -8,6 +8,7 @@ from typing import Any
 
 from .metrics import NOT_COMPUTED, Metric
 from .normalization import DESCRIPTIONS, NORMALIZERS
+from .pictures import draw_pictures
 from .predictions import Prediction
 from .published import published_for
 from .tasks import TASKS, Task
@@ -115,9 +116,7 @@ def plain_values(metrics: dict[str, Metric]) -> dict[str, float | str]:
 
 def write_report(report: Report, output: Path) -> None:
     """Write summary.json, summary.md and the pictures into a folder."""
-    from .pictures import draw_pictures
-
-    pictures = draw_pictures(report, output)
+    pictures = draw_pictures(report.task, report.predictions, report.normalization, output)
     (output / SUMMARY).write_text(json.dumps(report.summary(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     (output / MARKDOWN).write_text(markdown(report, pictures), encoding="utf-8")
 

@@ -14,12 +14,12 @@ from tqdm import tqdm
 
 from ..audio import MAX_CLIP_SECONDS, SAMPLE_RATE, AudioError, load_audio, split_audio
 from ..files import claim, write_whole
-from .alignment import words_to_text
 from .data import DataError, Sample, fingerprint
 from .normalization import CHARACTER_LANGUAGES
 from .predictions import PARTS, RESULT, SETTINGS, Prediction, PredictionFile, read_predictions
 from .prompting import Request, chat_messages, languages, request, tag_prompt
 from .tasks import Task
+from .word_times import words_to_text
 
 Predict = Callable[[list[Request]], list[str]]
 """Takes requests of one kind (all tag prompts or all conversations) and returns their answers."""

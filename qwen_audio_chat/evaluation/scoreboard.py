@@ -188,7 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch-size", type=int, default=8, metavar="N")
     args = parser.parse_args(arguments)
 
-    from ..pipeline import POCKET, load
+    from ..loading import POCKET, load
 
     prepare(args.work)
     likelihood = own_answers()

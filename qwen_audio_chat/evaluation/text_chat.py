@@ -13,6 +13,7 @@ import torch
 
 from ..chatml import Conversation
 from ..files import write_whole
+from ..generation import GenerationOptions
 from .data import Sample
 from .held_out import HeldOutSet
 from .metrics import Metric, ratio
@@ -61,7 +62,7 @@ OPEN = (
     "What should I eat for breakfast?",
 )  # fmt: skip
 NLL = "mean_nll"
-BATCH = 10
+LONGEST_ANSWER = 90  # tokens; only answers that end by themselves count
 
 
 def closed_questions() -> HeldOutSet:
@@ -84,21 +85,16 @@ def measure_likelihood(models: dict[str, "AudioChat"], author: str, output: Path
 
     Args:
         models: by name, the author among them.
-        output: folder, where the answers are kept in smollm2-answers.json; those that don't end in time are left out.
+        output: folder, where the answers that end in time are kept, in smollm2-answers.json.
     """
     path = output / "smollm2-answers.json"
     if not path.exists():
-        from ..training.pocket.chat import answers
-
-        chat = models[author]
-        texts = [
-            text
-            for start in range(0, len(OPEN), BATCH)
-            for text in answers(chat.model, chat.processor, list(OPEN[start : start + BATCH]))
-        ]
-        write_whole(path, json.dumps(dict(zip(OPEN, texts, strict=True)), indent=2) + "\n")
+        options = GenerationOptions(max_new_tokens=LONGEST_ANSWER)
+        replies = [models[author].stream(Conversation().ask(question), options).finish() for question in OPEN]
+        ended = {q: reply.text for q, reply in zip(OPEN, replies, strict=True) if reply.finish_reason == "stop"}
+        write_whole(path, json.dumps(ended, indent=2) + "\n")
     written = json.loads(path.read_text(encoding="utf-8"))
-    talks = [Conversation().ask(question).answer(text.strip()) for question, text in written.items() if text]
+    talks = [Conversation().ask(question).answer(text.strip()) for question, text in written.items()]
     return {name: {NLL: ratio(*answer_losses(chat, talks))} for name, chat in models.items()}
 
 

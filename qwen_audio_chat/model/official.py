@@ -10,7 +10,7 @@ from transformers import GenerationConfig
 from transformers.conversion_mapping import register_checkpoint_conversion_mapping
 from transformers.core_model_loading import Chunk, WeightConverter, WeightRenaming
 
-from .tokenization import (
+from ..tokenization import (
     AUDIO_END,
     AUDIO_PLACEHOLDER,
     AUDIO_START,

@@ -8,11 +8,11 @@ from transformers import AutoProcessor, BatchFeature, PreTrainedTokenizerFast, P
 from transformers.utils import cached_file
 
 from .. import audio as audio_lib
-from .. import chatml  # the module, not its names: it imports this package for the special tokens
+from .. import chatml
 from ..tags import TaskPrompt
+from ..tokenization import tokenizer_from_tiktoken
 from .configuration import QwenAudioConfig
 from .official import VOCABULARY_FILE
-from .tokenization import tokenizer_from_tiktoken
 
 
 class QwenAudioProcessor(ProcessorMixin):
@@ -68,7 +68,7 @@ class QwenAudioProcessor(ProcessorMixin):
         rows, clips = [], []
         for messages in conversations:
             pieces = [self.clips(audio) for audio in chatml.conversation_audios(messages)]
-            counts = [[clip.shape[-1] // 4 for clip in group] for group in pieces]
+            counts = [[audio_lib.num_mel_tokens(clip) for clip in group] for group in pieces]
             chat = chatml.encode_conversation(
                 self.tokenizer, messages, counts, add_generation_prompt=add_generation_prompt
             )
@@ -94,7 +94,7 @@ class QwenAudioProcessor(ProcessorMixin):
         rows, clips = [], []
         for prompt, source in zip(prompts, sources, strict=True):
             group = self.clips(source)
-            ids = [i for clip in group for i in chatml.encode_audio(self.tokenizer, clip.shape[-1] // 4)]
+            ids = [i for clip in group for i in chatml.encode_audio(self.tokenizer, audio_lib.num_mel_tokens(clip))]
             rows.append(ids + self.encode_prompt(prompt))
             clips += group
         return self.collate(rows, clips)

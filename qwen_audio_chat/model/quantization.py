@@ -44,9 +44,14 @@ def quantization_config(precision: str, device: str) -> QuantizationConfigMixin 
         return PackedConfig({BODY: 8 if precision == "int8" else 4})
     if not import_bitsandbytes():
         raise ValueError("Quantization on a GPU needs bitsandbytes: pip install bitsandbytes.")
-    kind = {"load_in_8bit": True} if precision == "int8" else {"load_in_4bit": True}
+    return bitsandbytes_config(precision)
+
+
+def bitsandbytes_config(precision: str) -> BitsAndBytesConfig:
+    """LLM.int8 for "int8", NF4 for "int4"."""
     return BitsAndBytesConfig(
-        **kind,
+        load_in_8bit=precision == "int8",
+        load_in_4bit=precision == "int4",
         bnb_4bit_quant_type="nf4",
         bnb_4bit_compute_dtype=torch.bfloat16,
         llm_int8_skip_modules=KEPT_IN_FLOAT,

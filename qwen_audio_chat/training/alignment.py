@@ -11,7 +11,6 @@ keep in the frames what tells rare words apart. The frames of what isn't English
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -21,6 +20,8 @@ from tokenizers.models import BPE
 from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast
+
+from ..word_times import letter_classes
 
 HEAD_FILE = "alignment.safetensors"
 MERGES = 5000
@@ -65,7 +66,7 @@ def name_targets(tokenizer: PreTrainedTokenizerFast, name: str) -> list[int]:
 
 def letter_targets(text: str) -> list[int]:
     """Classes of the `letter_head` for `ctc_text`; what isn't in `LETTERS` is left out."""
-    return [1 + LETTERS.index(char) for char in ctc_text(text) if char in LETTERS]
+    return letter_classes(ctc_text(text), LETTERS)
 
 
 def ctc_loss(log_probs: Sequence[torch.Tensor], targets: Sequence[Sequence[int]]) -> torch.Tensor:
@@ -98,21 +99,6 @@ def naming_loss(log_probs: Sequence[torch.Tensor], targets: Sequence[Sequence[in
     return torch.cat(losses).sum()
 
 
-@dataclass
-class Candidates:
-    """The classes of one batch.
-
-    Attributes:
-        tokens: ids that the batch's targets hold, sorted [n].
-        others: ids that none of them holds, as competitors [m].
-        weight: how many tokens each of `others` stands for.
-    """
-
-    tokens: torch.Tensor
-    others: torch.Tensor
-    weight: float = 1.0
-
-
 class AlignmentHead(nn.Module):
     """Cosine logits of frames against embeddings, with a blank class of its own.
 
@@ -136,20 +122,12 @@ class AlignmentHead(nn.Module):
         bias = F.pad(self.blank_bias[None], (0, len(rows) - 1))
         return logits + bias
 
-    def candidates(self, targets: Sequence[Sequence[int]], others: int | None = None) -> Candidates:
-        """The classes for a batch: its own tokens against all the vocabulary, or `others` tokens drawn from it."""
-        tokens = torch.tensor(sorted({token for row in targets for token in row}), device=self.vocabulary.device)
-        rest = self.vocabulary[~torch.isin(self.vocabulary, tokens)]
-        drawn = rest if others is None or others >= len(rest) else rest[torch.randperm(len(rest))[:others]]
-        return Candidates(tokens, drawn, len(rest) / max(1, len(drawn)))
-
     def loss(
         self,
         clips: Sequence[torch.Tensor],
         targets: Sequence[Sequence[int]],
         in_order: Sequence[bool],
         embedding: nn.Embedding,
-        others: int | None = None,
     ) -> torch.Tensor:
         """Loss per target token, a scalar: CTC for what is said, one word after the other, `naming_loss` for the rest.
 
@@ -158,17 +136,17 @@ class AlignmentHead(nn.Module):
             targets: token ids of each clip's transcript or name; a clip too short for its transcript counts nothing.
             in_order: whether each clip says its tokens.
             embedding: the language model's embeddings; they are not trained here.
-            others: how many competing tokens are drawn, all by default.
         """
-        classes = self.candidates(targets, others)
+        tokens = torch.tensor(sorted({token for row in targets for token in row}), device=self.vocabulary.device)
+        others = self.vocabulary[~torch.isin(self.vocabulary, tokens)]
         with torch.no_grad():
-            rows = embedding.weight[torch.cat((classes.tokens, classes.others))]
+            rows = embedding.weight[torch.cat((tokens, others))]
         logits = self.logits(torch.cat(list(clips)), rows).float()
-        own, rest = logits.split((1 + len(classes.tokens), len(classes.others)), dim=-1)
+        own, rest = logits.split((1 + len(tokens), len(others)), dim=-1)
         if rest.shape[-1]:  # one class "something else" keeps the sums exact and the lattice small
-            rest = rest.logsumexp(-1, keepdim=True) + torch.tensor(classes.weight).log()
+            rest = rest.logsumexp(-1, keepdim=True)
         log_probs = torch.cat((own, rest), dim=-1).log_softmax(-1).split([len(clip) for clip in clips])
-        places = {token: place for place, token in enumerate(classes.tokens.tolist(), start=1)}
+        places = {token: place for place, token in enumerate(tokens.tolist(), start=1)}
         rows = [[places[token] for token in row] for row in targets]
         loss = logits.new_zeros(())
         for said, each, weight in ((True, ctc_loss, 1.0), (False, naming_loss, NAMING_WEIGHT)):
@@ -176,13 +154,6 @@ class AlignmentHead(nn.Module):
             if chosen:
                 loss = loss + weight * each([log_probs[n] for n in chosen], [rows[n] for n in chosen])
         return loss / max(1, sum(map(len, targets)))
-
-    @torch.no_grad()
-    def greedy(self, clip: torch.Tensor, embedding: nn.Embedding) -> list[int]:
-        """The read-out: best class of each frame of `clip` [frames, width], repeats and blanks removed, as ids."""
-        best = self.logits(clip.float(), embedding.weight[self.vocabulary].float()).argmax(-1)
-        best = torch.unique_consecutive(best)
-        return self.vocabulary[best[best > 0] - 1].tolist()
 
 
 def save_head(head: AlignmentHead, folder: str | Path) -> None:

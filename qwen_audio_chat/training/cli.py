@@ -8,23 +8,23 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from transformers import AutoProcessor, BitsAndBytesConfig, TrainingArguments, set_seed
+from transformers import AutoProcessor, TrainingArguments, set_seed
 
+from ..audio import TOKENS_PER_SECOND
 from ..chatml import encode_conversation, encode_text
 from ..files import claim, whole_folder
 from ..model import QwenAudioConfig
 from ..model.checkpoint import choose_dtype
-from ..model.quantization import KEPT_IN_FLOAT, unpack_while_loading
+from ..model.quantization import bitsandbytes_config, unpack_while_loading
 from .alignment import AlignmentHead, load_head
+from .alignment_targets import alignment_target
 from .augment import augment
 from .collator import Collator
-from .heard import heard
 from .manifest import Clip, Example, ManifestError, read_manifests, seconds
 from .objective import QwenAudioForTraining
 from .stages import STAGES, Stage, prepare
 from .trainer import QwenAudioTrainer
 
-TOKENS_PER_SECOND = 25
 WHOSE = ("model", "train", "stage", "method", "lora_rank", "learning_rate", "batch_tokens", "accumulate", "alignment",
          "corruption", "augment", "seed")  # fmt: skip
 """What makes a run; how long it goes on, and how often it is measured, may change."""
@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=0.0,
         help="highest share of random words in the answers' history (default: 0)",
     )
-    add("--augment", action="store_true", help="change the sound at random: noise, reverberation, tempo, bands")
+    add("--augment", action="store_true", help="change the sound at random: rooms, noise, telephones, levels")
     add("--on-error", choices=("raise", "skip"), default="raise", help="bad manifest lines: refuse or leave out")
     add("--no-check", action="store_true", help="don't decode every audio file before the start")
     add("--eval-every", type=int, default=200, help="steps between evaluations (default: 200)")
@@ -97,7 +97,7 @@ def train(args: argparse.Namespace) -> Path:
     examples = read(args.train, split="train")
     dev = read(args.dev, split="dev", default_split="dev") if args.dev else []
     if not stage.language:
-        examples, dev = ([e for e in each if heard(e) and seconds(e) <= 30] for each in (examples, dev))
+        examples, dev = ([e for e in each if alignment_target(e) and seconds(e) <= 30] for each in (examples, dev))
         if not examples:
             raise ManifestError("No clip of the manifests says or is anything that the alignment could learn.")
 
@@ -150,10 +150,7 @@ def load_model(source: str, method: str) -> QwenAudioForTraining:
     unpack_while_loading(config)
     options = {"config": config, "dtype": torch.float32 if method == "full" else torch.bfloat16}
     if method == "qlora":
-        options["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16,
-            llm_int8_skip_modules=KEPT_IN_FLOAT,
-        )  # fmt: skip
+        options["quantization_config"] = bitsandbytes_config("int4")
     return QwenAudioForTraining.from_pretrained(source, **options)
 
 
@@ -188,7 +185,7 @@ def training_arguments(args: argparse.Namespace) -> TrainingArguments:
 
 def alignment_vocabulary(tokenizer, examples: list[Example]) -> list[int]:
     """Every token of what the clips say."""
-    told = filter(None, map(heard, examples))
+    told = filter(None, map(alignment_target, examples))
     return sorted({token for each in told for token in each.tokens(tokenizer)})
 
 

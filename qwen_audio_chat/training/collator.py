@@ -8,12 +8,11 @@ import torch
 from torch.utils.data import Dataset
 
 from .. import audio as audio_lib
-from ..chatml import encode_audio, encode_conversation, encode_text
+from ..chatml import encode_audio, encode_conversation, encode_text, encode_timed_words
 from ..model import QwenAudioProcessor
-from ..model.tokenization import END_OF_TEXT
-from ..word_times import timed_words_to_ids
+from ..tokenization import END_OF_TEXT
 from .alignment import BLANK, letter_targets
-from .heard import heard
+from .alignment_targets import alignment_target
 from .manifest import Clip, Dialogue, Example, ManifestError
 
 IGNORE = -100
@@ -41,8 +40,8 @@ class Visits(Dataset):
 class Row:
     """One example, encoded: ids and labels of the same length, and the log-mel clips it needs.
 
-    `names` and `spellings` have the alignment's targets for each clip, tokens and letters (see `heard.py`). Both are
-    empty where it learns nothing; to spell nothing, on purpose, is `[BLANK]`.
+    `names` and `spellings` have the alignment's targets for each clip, tokens and letters (see `alignment_targets`).
+    Both are empty where it learns nothing; to spell nothing, on purpose, is `[BLANK]`.
     """
 
     input_ids: list[int]
@@ -98,9 +97,9 @@ class Collator:
     def _row(self, example: Example, rng: np.random.Generator) -> Row:
         pieces = [self._clips(example, path, rng) for path in example.audios]
         clips = [clip for group in pieces for clip in group]
-        counts = [[clip.shape[-1] // 4 for clip in group] for group in pieces]
+        counts = [[audio_lib.num_mel_tokens(clip) for clip in group] for group in pieces]
         names, spellings = ([[] for _ in clips] for _ in range(2))
-        if (told := heard(example)) and len(clips) == 1:
+        if (told := alignment_target(example)) and len(clips) == 1:
             names = [told.tokens(self.processor.tokenizer)]
             spellings = [[] if told.letters is None else letter_targets(told.letters) or [BLANK]]
         if not self.text:
@@ -125,7 +124,7 @@ class Collator:
         prompt = [i for count in counts[0] for i in encode_audio(tokenizer, count)]
         prompt += self.processor.encode_prompt(example.prompt)
         if example.prompt.timestamps:
-            answer = timed_words_to_ids(tokenizer, example.words)
+            answer = encode_timed_words(tokenizer, example.words)
         elif example.prompt.instruction == "note_analysis":  # its answer is made of tags; any other is only text
             answer = tokenizer(example.text, add_special_tokens=False).input_ids
         else:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import librosa
 import numpy as np
 
 from ..chatml import Conversation, conversation_audios
@@ -68,7 +69,7 @@ def facts(clip: Clip) -> list[Fact]:
 
 def note_name(pitch: int) -> str:
     """A MIDI pitch as people write it: 60 is C4."""
-    return f"{'C C# D D# E F F# G G# A A# B'.split()[pitch % 12]}{pitch // 12 - 1}"
+    return librosa.midi_to_note(pitch, unicode=False)
 
 
 def loudness(velocity: int) -> str:

@@ -11,15 +11,15 @@ Paths are relative to the manifest's folder. What is wrong with a line is told w
 
 import json
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from ..audio import MAX_CLIP_SECONDS, SAMPLE_RATE, AudioError, load_audio
 from ..chatml import content_parts, conversation_audios
-from ..model.tokenization import INSTRUCTION_TAGS, TASK_TAGS
 from ..tags import TaskPrompt, TimedWord
+from ..tokenization import INSTRUCTION_TAGS, TASK_TAGS
 
 _TAGS = {f"<|{name}|>" for name in (*TASK_TAGS, *INSTRUCTION_TAGS, "0.00")}
 log = logging.getLogger(__name__)
@@ -40,8 +40,7 @@ class Clip:
         text: the reference answer.
         words: the words with their times in seconds, for timestamps.
         seconds: how long the clip is, where the line tells it.
-        speaker, source: who speaks and where it is from.
-        heard: what the frames learn to say in the alignment, where the line tells it. See `heard.py`.
+        heard: what the frames learn to say in the alignment, where the line tells it. See `alignment_targets.py`.
     """
 
     origin: str
@@ -50,8 +49,6 @@ class Clip:
     text: str
     words: tuple[TimedWord, ...] = ()
     seconds: float | None = None
-    speaker: str | None = None
-    source: str | None = None
     heard: str | None = None
 
     @property
@@ -168,10 +165,7 @@ def _clip(record: dict[str, Any], origin: str, folder: Path) -> Clip:
         raise ValueError('a line with timestamps needs "words": [[start, end, "word"], ...]')
     if any(not 0 <= word.start <= word.end <= MAX_CLIP_SECONDS for word in words):
         raise ValueError(f"the times of a word must rise from 0 to {MAX_CLIP_SECONDS} seconds")
-    return Clip(
-        origin, folder / record["audio"], prompt, text.strip(), words, _seconds(record), record.get("speaker"),
-        record.get("source"), record.get("heard"),
-    )  # fmt: skip
+    return Clip(origin, folder / record["audio"], prompt, text.strip(), words, _seconds(record), record.get("heard"))
 
 
 def _seconds(record: dict[str, Any]) -> float | None:
@@ -199,9 +193,8 @@ def _dialogue(record: dict[str, Any], origin: str, folder: Path) -> Dialogue:
     return Dialogue(origin, tuple(messages), _seconds(record))
 
 
-def seconds(example: Example, measure: Callable[[Path], float] | None = None) -> float:
-    """Seconds of sound in an example: as its line says, or measured (by decoding, unless `measure` is given)."""
+def seconds(example: Example) -> float:
+    """Seconds of sound in an example: as its line says, or measured by decoding."""
     if example.seconds is not None:
         return example.seconds
-    measure = measure or (lambda path: len(load_audio(path)) / SAMPLE_RATE)
-    return sum(map(measure, example.audios))
+    return sum(len(load_audio(path)) for path in example.audios) / SAMPLE_RATE

@@ -19,11 +19,11 @@ class QwenAudioForTraining(QwenAudioForConditionalGeneration):
     def __init__(self, config: QwenAudioConfig):
         super().__init__(config)
         self.alignment_head: AlignmentHead | None = None
-        self.alignment_weight, self.alignment_others = 0.0, None
+        self.alignment_weight = 0.0
 
-    def attach_alignment(self, head: AlignmentHead, weight: float, others: int | None = None) -> None:
-        """Add the CTC loss of `alignment` with a weight, against `others` competing tokens drawn for each batch."""
-        self.alignment_head, self.alignment_weight, self.alignment_others = head, weight, others
+    def attach_alignment(self, head: AlignmentHead, weight: float) -> None:
+        """Add the CTC loss of `alignment` with a weight."""
+        self.alignment_head, self.alignment_weight = head, weight
 
     def forward(
         self,
@@ -80,17 +80,13 @@ class QwenAudioForTraining(QwenAudioForConditionalGeneration):
         if named := [n for n, row in enumerate(targets) if row]:
             loss = loss + self.alignment_head.loss(
                 [clips[n] for n in named], [targets[n] for n in named], [bool(letters[n]) for n in named],
-                self.get_input_embeddings(), self.alignment_others,
+                self.get_input_embeddings(),
             )  # fmt: skip
         spelled = [n for n, row in enumerate(spellings) if row]
         if self.letter_head is not None and spelled:
             log_probs = [self.letter_head(clips[n]).float().log_softmax(-1) for n in spelled]
             loss = loss + ctc_loss(log_probs, [letters[n] for n in spelled]) / tokens
         return loss
-
-    def save_pretrained(self, *args, save_original_format: bool = False, **kwargs):
-        """As every model of ours, in our own names: the released layout can't be read back after training."""
-        super().save_pretrained(*args, save_original_format=save_original_format, **kwargs)
 
     def save_plain(
         self,

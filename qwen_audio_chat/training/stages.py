@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
-from ..model.tokenization import special_tokens
+from ..tokenization import special_tokens
 from .objective import QwenAudioForTraining
 
 

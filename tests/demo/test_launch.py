@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 
 import httpx
+import nbclient
+import nbformat
 import pytest
 from gradio_client import Client, handle_file
 
@@ -118,11 +120,8 @@ def test_a_public_link_without_a_login_is_told_loudly(folder, auth):
 
 
 def test_notebook(folder, monkeypatch):
-    monkeypatch.delenv(
-        "GRADIO_TEMP_DIR", raising=False
-    )  # the notebook's server deletes its own folder, not that of the other tests
-    nbclient = pytest.importorskip("nbclient")
-    nbformat = pytest.importorskip("nbformat")
+    # The notebook's server deletes its own folder, not that of the other tests.
+    monkeypatch.delenv("GRADIO_TEMP_DIR", raising=False)
     notebook = nbformat.read(REPOSITORY / "assets" / "demo.ipynb", as_version=4)
     for cell in notebook.cells:
         cell.source = cell.source.replace("web_demo.launch()", f"web_demo.launch(model={str(folder)!r}, device='cpu')")

@@ -6,10 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
-
-pytest.importorskip("mcp")
-from mcp import ClientSession  # noqa: E402
-from mcp.client.streamable_http import streamablehttp_client  # noqa: E402
+from mcp import ClientSession
+from mcp.client.streamable_http import streamablehttp_client
 
 FILE = {"meta": {"_type": "gradio.FileData"}}
 

@@ -97,7 +97,7 @@ def test_a_long_transcript_goes_on_with_the_part_in_which_it_was_stopped(visit, 
     visitor.press("#qa-box .stop-button")
     visitor.wait_answer()
     stopped = visitor.last_message()
-    assert stopped["finish_reason"] == "cancelled" and 0 < stopped["heard"].parts < 3
+    assert stopped["finish_reason"] == "cancelled" and 0 < stopped["progress"].parts < 3
     page_chat.pause = 0.0
     visitor.press("#qa-chat .option")
     visitor.page.wait_for_function("!document.querySelector('#qa-chat .option')")

@@ -30,7 +30,7 @@ def evaluate(tmp_path, tiny_chat, monkeypatch, capsys):
         loads.append(args)
         return tiny_chat
 
-    monkeypatch.setattr("qwen_audio_chat.pipeline.load", load)
+    monkeypatch.setattr("qwen_audio_chat.loading.load", load)
 
     def run(*arguments) -> tuple[int, list[str], str]:
         parser = argparse.ArgumentParser()

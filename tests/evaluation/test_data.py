@@ -1,5 +1,6 @@
 import json
 
+import datasets
 import numpy as np
 import pytest
 import soundfile
@@ -132,7 +133,6 @@ def test_fingerprint_tells_data_apart(folder):
 
 
 def test_hugging_face_data_stays_encoded(folder):
-    datasets = pytest.importorskip("datasets")
     wave = (folder / "clips" / "a.wav").read_bytes()
     rows = {
         "audio": [{"bytes": wave, "path": "a.wav"}, {"bytes": None, "path": str(folder / "clips" / "a.wav")}],

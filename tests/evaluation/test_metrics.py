@@ -7,7 +7,6 @@ import sacrebleu
 from sklearn.metrics import average_precision_score
 
 from qwen_audio_chat.evaluation import captions
-from qwen_audio_chat.evaluation.alignment import alignment_shift, parse_timed_words, words_to_text
 from qwen_audio_chat.evaluation.metrics import (
     Metric,
     accuracy,
@@ -20,6 +19,7 @@ from qwen_audio_chat.evaluation.metrics import (
     timing,
 )
 from qwen_audio_chat.evaluation.notes import note_metrics
+from qwen_audio_chat.evaluation.word_times import alignment_shift, parse_timed_words, words_to_text
 from qwen_audio_chat.tags import Note, parse_note
 
 

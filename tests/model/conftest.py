@@ -19,18 +19,15 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 TINY_SIZES = {4096: 64, 12288: 192, 11008: 128, 1280: 64, 5120: 256}  # real dimension -> the tiny checkpoint's
 
 
-def find_vocabulary() -> Path | None:
+def find_vocabulary() -> Path:
     """The real `qwen.tiktoken`, which a package on PyPI carries."""
-    try:
-        files = importlib.metadata.files("dashscope")
-    except importlib.metadata.PackageNotFoundError:
-        return None
-    return next((Path(file.locate()) for file in files if file.name == "qwen.tiktoken"), None)
+    [path] = [file.locate() for file in importlib.metadata.files("dashscope") if file.name == "qwen.tiktoken"]
+    return Path(path)
 
 
 @pytest.fixture(scope="session")
 def vocabulary() -> Path:
-    return find_vocabulary() or pytest.skip("needs Qwen's vocabulary: pip install --no-deps dashscope==2.0.2")
+    return find_vocabulary()
 
 
 def official_shapes() -> dict[str, list[int]]:

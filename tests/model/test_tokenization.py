@@ -7,13 +7,14 @@ import re
 import unicodedata
 
 import pytest
+import tiktoken
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from qwen_audio_chat.chatml import encode_task, encode_text
-from qwen_audio_chat.model.tokenization import SPLIT_PATTERN, special_tokens, time_tags, tokenizer_from_tiktoken
-from qwen_audio_chat.pipeline import POCKET
+from qwen_audio_chat.loading import POCKET
+from qwen_audio_chat.tokenization import SPLIT_PATTERN, special_tokens, time_tags, tokenizer_from_tiktoken
 from tests.model.conftest import GOLDEN
 from tests.test_tags import PROMPTS
 
@@ -53,7 +54,6 @@ def random_texts(tokens: list[str], count: int) -> list[str]:
 
 
 def test_ten_thousand_texts_encode_as_with_tiktoken(tokenizer, ranks):
-    tiktoken = pytest.importorskip("tiktoken")
     reference = tiktoken.Encoding("qwen", pat_str=SPLIT_PATTERN, mergeable_ranks=ranks, special_tokens={})
     tokens = [token.decode() for token in ranks if token.decode(errors="ignore").encode() == token]
     texts = random_texts(tokens, 10_000)

@@ -7,12 +7,12 @@ import pytest
 import soundfile
 import torch
 
-from qwen_audio_chat.chatml import encode_text
+from qwen_audio_chat.chatml import encode_text, encode_timed_words
 from qwen_audio_chat.questions import UNKNOWN
 from qwen_audio_chat.tags import TaskPrompt, TimedWord
 from qwen_audio_chat.training.alignment import BLANK, LETTERS
-from qwen_audio_chat.training.collator import IGNORE, Collator, Visits, timed_words_to_ids
-from qwen_audio_chat.training.heard import Heard, heard
+from qwen_audio_chat.training.alignment_targets import AlignmentTarget, alignment_target
+from qwen_audio_chat.training.collator import IGNORE, Collator, Visits
 from qwen_audio_chat.training.manifest import Clip, Dialogue, ManifestError
 from qwen_audio_chat.training.pocket.languages import WHICH_LANGUAGE
 from qwen_audio_chat.training.pocket.notes import NOTE, note_text
@@ -78,7 +78,7 @@ def test_control_words_in_a_transcript_stay_text(tiny_processor, tiny_tokenizer,
 
 def test_word_times_become_time_tokens_on_the_grid(tiny_tokenizer):
     words = [TimedWord(0.54, 0.86, "a"), TimedWord(0.86, 1.17, "dog"), TimedWord(1.5, 1.7, "the")]
-    ids = timed_words_to_ids(tiny_tokenizer, words)
+    ids = encode_timed_words(tiny_tokenizer, words)
     assert tiny_tokenizer.decode(ids) == ("<|sil|><|0.56|>a<|0.88|>dog<|1.16|><|sil|><|1.52|>the<|1.68|>")
 
 
@@ -117,17 +117,17 @@ def test_alignment_targets_are_per_clip(tiny_processor, tiny_tokenizer, sound):
 @pytest.mark.parametrize(
     ("prompt", "text", "more", "told"),
     [
-        (TaskPrompt("transcribe"), "hello there", {}, Heard("hello there", "hello there")),
-        (TaskPrompt("keyword", "unknown", instruction="event"), "big cat", {}, Heard("big cat", "")),
-        (TaskPrompt("keyword", "unknown", instruction="event"), UNKNOWN, {}, Heard("", "")),
-        (NOTE, note_text(61, 120, "guitar"), {}, Heard("guitar C sharp 4 loud", "")),
-        (WHICH_LANGUAGE, "German", {"heard": "German dog"}, Heard("German dog", None)),
+        (TaskPrompt("transcribe"), "hello there", {}, AlignmentTarget("hello there", "hello there")),
+        (TaskPrompt("keyword", "unknown", instruction="event"), "big cat", {}, AlignmentTarget("big cat", "")),
+        (TaskPrompt("keyword", "unknown", instruction="event"), UNKNOWN, {}, AlignmentTarget("", "")),
+        (NOTE, note_text(61, 120, "guitar"), {}, AlignmentTarget("guitar C sharp 4 loud", "")),
+        (WHICH_LANGUAGE, "German", {"heard": "German dog"}, AlignmentTarget("German dog", None)),
         (WHICH_LANGUAGE, "German", {"heard": ""}, None),
         (TaskPrompt("question", question="Who?"), "A man.", {}, None),
     ],
 )
 def test_what_the_frames_of_a_clip_say(sound, prompt, text, more, told):
-    assert heard(Clip("x:1", sound, prompt, text, **more)) == told
+    assert alignment_target(Clip("x:1", sound, prompt, text, **more)) == told
 
 
 def test_a_broken_file_is_named_with_its_line(tiny_processor, tmp_path):

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForMultimodalLM, AutoTokenizer
 
 from qwen_audio_chat.files import whole_folder
-from qwen_audio_chat.pipeline import POCKET
+from qwen_audio_chat.loading import POCKET
 from qwen_audio_chat.training import cli
 from qwen_audio_chat.training.merge import merge
 from qwen_audio_chat.training.stages import STAGES, prepare
@@ -109,7 +109,6 @@ def test_adapters_are_merged_into_the_result(tiny_folder, manifest, tmp_path, pa
 
 
 def test_adapters_on_four_bits_are_kept_by_themselves(tiny_folder, manifest, tmp_path, parse):
-    pytest.importorskip("bitsandbytes")
     args = parse(*options(tiny_folder, manifest, tmp_path / "out", "--steps", 4, "--method", "qlora", "--dev"))
     model = cli.load_model(str(tiny_folder), "qlora")
     quantized = {name for name, module in model.named_modules() if type(module).__name__ == "Linear4bit"}

@@ -25,7 +25,7 @@ from transformers import (
 
 from ...files import whole_folder
 from ...model import QwenAudioConfig, QwenAudioForConditionalGeneration, QwenAudioProcessor
-from ...model.tokenization import (
+from ...tokenization import (
     AUDIO_END,
     AUDIO_PLACEHOLDER,
     AUDIO_START,

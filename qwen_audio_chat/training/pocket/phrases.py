@@ -3,6 +3,8 @@
 import random
 from collections.abc import Iterator
 
+from num2words import num2words
+
 _FIRST = (
     "James Mary John Patricia Robert Jennifer Michael Linda William Elizabeth David Barbara Richard Susan "
     "Joseph Jessica Thomas Sarah Charles Karen Daniel Nancy Matthew Lisa Anthony Margaret George Emily Henry "
@@ -96,11 +98,9 @@ def _phrase(rng: random.Random) -> str:
     if kind == 8:
         return f"Chapter {rng.randrange(1, 60)}, page {rng.randrange(1, 700)}."
     if kind == 9:
-        return (
-            f"{first} {last}, the {rng.randrange(1, 32)}{'th'} of {month}"
-            if 4 <= day <= 20
-            else f"In {year} the {rng.choice(_NOUN)} in {place} was rebuilt."
-        )
+        if 4 <= day <= 20:
+            return f"{first} {last}, the {num2words(rng.randrange(1, 32), to='ordinal_num')} of {month}"
+        return f"In {year} the {rng.choice(_NOUN)} in {place} was rebuilt."
     if kind == 10:
         return f"The answer is {rng.randrange(100)}.{rng.randrange(1, 1000)}, not {_number(rng)}."
     if kind in (11, 12):

@@ -161,18 +161,6 @@ SOURCES: tuple[Source, ...] = (
            "farm animals and instruments, held out as test", "evaluation"),
 )  # fmt: skip
 
-# Programs and data of Debian that are installed rather than fetched: package, licence, use.
-INSTALLED: tuple[tuple[str, str, str], ...] = (
-    ("flite", "BSD-like (Carnegie Mellon University)", "speech: slt, rms, awb, kal"),
-    ("espeak-ng", "GPL-3.0-or-later", "speech: accents and other languages; phonemes (also inside PyPI's piper-tts)"),
-    ("festival", "BSD-like (University of Edinburgh)", "speech: runs the voices below"),
-    ("festvox-kallpc16k", "BSD-like", "speech: kal, diphones"),
-    ("festvox-kdlpc16k", "BSD-like", "speech: ked, diphones, held out for development"),
-    ("festvox-us-slt-hts", "BSD-like", "speech: slt, hidden Markov models"),
-    ("fluidsynth", "LGPL-2.1-or-later", "plays notes"),
-    ("fluid-soundfont-gm", "MIT (Frank Wen)", "the instruments of the notes"),
-)  # fmt: skip
-
 _BY_NAME = {source.name: source for source in SOURCES}
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...audio import SAMPLE_RATE
 from .conversion import convert, resample_by, trim
 from .manifests import ENGLISH, Line, clip_line, write_clip, write_shard
 from .sentences import Sentence, sentences
@@ -80,7 +81,7 @@ def synthesize(name: str, hours: float, work: Path, threads: int = 1) -> None:
         dev = number < held_out
         voice = speaker.held_out[number % len(speaker.held_out)] if dev else rng.choice(speaker.voices)
         waveform = utter(own[number], voice, speaker, rng, perturb=not dev)
-        seconds = len(waveform) / 16_000
+        seconds = len(waveform) / SAMPLE_RATE
         if not SHORTEST_S <= seconds <= LONGEST_S or not np.isfinite(waveform).all():
             return None
         audio = Path("clips", name, f"{number // SHARD_CLIPS:04d}", f"{identifier}.flac")

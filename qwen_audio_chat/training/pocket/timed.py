@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...audio import SAMPLE_RATE
 from .conversion import read_sound
 from .manifests import ENGLISH, Line, clip_line, write_clip, write_manifest
 from .recordings import plain
@@ -58,7 +59,7 @@ def main() -> None:
         if not 3 <= len(text.split()) <= 25:
             continue
         waveform, words = say_timed(text, voice)
-        seconds = len(waveform) / 16_000
+        seconds = len(waveform) / SAMPLE_RATE
         if [word for *_, word in words] != text.split() or seconds > LONGEST_S:  # it read an abbreviation, say
             continue
         audio = Path("clips/timed", f"timed-{len(lines):03d}.flac")

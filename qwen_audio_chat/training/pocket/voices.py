@@ -71,13 +71,14 @@ class Flite:
 
 
 class Espeak:
-    """espeak-ng: robotic, but it speaks every language; for naming and translating languages, not for transcription."""
+    """espeak-ng: robotic, but it speaks every language; for naming and translating languages, not for transcription.
+
+    Its voices are named by language and variant, as in "fr+m3".
+    """
 
     variants = tuple(
         "m1 m2 m3 m4 m5 m6 m7 f1 f2 f3 f4 f5 steph anika Annie Denis Lee Michael Alex Mario linda john David".split()
     )
-    voices = tuple(f"en-us+{variant}" for variant in variants)
-    held_out = ()
 
     def say(self, text: str, voice: str, speed: float, rng: random.Random) -> Audio:
         pace, pitch = str(round(165 * speed)), str(rng.randrange(20, 80))

@@ -17,7 +17,7 @@ from .manifest import Clip, Example
 
 
 @dataclass(frozen=True)
-class Heard:
+class AlignmentTarget:
     """What a clip's frames say.
 
     Attributes:
@@ -34,19 +34,19 @@ class Heard:
         return ctc_targets(tokenizer, self.words) if self.letters else name_targets(tokenizer, self.words)
 
 
-def heard(example: Example) -> Heard | None:
+def alignment_target(example: Example) -> AlignmentTarget | None:
     """What the alignment learns from an example; None for a dialogue, or a task that it knows nothing of."""
     if not isinstance(example, Clip):
         return None
     prompt = example.prompt
     if prompt.task == "transcribe" and prompt.audio_language == "en":
-        return Heard(example.text, example.text)
+        return AlignmentTarget(example.text, example.text)
     if example.heard is not None:
-        return Heard(example.heard, None) if example.heard else None
+        return AlignmentTarget(example.heard, None) if example.heard else None
     if prompt.task != "keyword":
         return None
     if prompt.instruction == "note_analysis":
         note = parse_note(example.text)
         name = note_name(note.pitch).replace("#", " sharp ")
-        return Heard(f"{note.instrument} {name} {loudness(note.velocity)}", "")
-    return Heard("" if example.text == UNKNOWN else example.text, "")
+        return AlignmentTarget(f"{note.instrument} {name} {loudness(note.velocity)}", "")
+    return AlignmentTarget("" if example.text == UNKNOWN else example.text, "")

@@ -1,0 +1,60 @@
+"""A model ready to chat, by name or folder, and the arguments of every command that talks with one."""
+
+import argparse
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .pipeline import AudioChat
+
+POCKET = Path(__file__).resolve().parent.parent / "assets" / "pocket"
+OFFICIAL = "Qwen/Qwen-Audio-Chat"
+
+
+@lru_cache(maxsize=4)
+def load(
+    model: str | None = None,
+    *,
+    device: str = "auto",
+    quantization: str = "auto",
+    hub: str = "huggingface",
+    offline: bool = False,
+) -> "AudioChat":
+    """Load a model once per process and setting.
+
+    Args:
+        model: hub id or folder; None takes Qwen-Audio-Chat where there is a CUDA GPU, else the pocket model.
+        device: "auto", "cuda", "mps" or "cpu".
+        quantization: "auto", "none", "int8" or "int4".
+        hub: "huggingface" or "modelscope".
+        offline: never reach for a network.
+
+    Raises:
+        model.checkpoint.CheckpointError: one sentence on what is wrong with the model's files.
+    """
+    import torch  # here, for a help text need not wait for it
+
+    from .model.checkpoint import load_model
+    from .pipeline import AudioChat
+
+    if model is None:
+        model = OFFICIAL if device in ("auto", "cuda") and torch.cuda.is_available() else str(POCKET)
+    is_pocket = Path(model).resolve() == POCKET
+    loaded, processor = load_model(model, device=device, quantization=quantization, hub=hub, offline=offline)
+    name = "Pocket" if is_pocket else model
+    return AudioChat(loaded, processor, name=name, precision=loaded.precision, is_pocket=is_pocket)
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which model, from where, on what: the same for every command that talks with one."""
+    parser.add_argument("--model", help="hub id or folder (default: Qwen-Audio-Chat with a GPU, else the pocket)")
+    parser.add_argument("--device", default="auto", choices=["auto", "cuda", "mps", "cpu"])
+    parser.add_argument("--quantization", default="auto", choices=["auto", "none", "int8", "int4"])
+    parser.add_argument("--hub", default="huggingface", choices=["huggingface", "modelscope"])
+    parser.add_argument("--offline", action="store_true", help="never reach for a network")
+
+
+def load_from(args: argparse.Namespace) -> "AudioChat":
+    """The `AudioChat` that `add_model_arguments` describes."""
+    return load(args.model, device=args.device, quantization=args.quantization, hub=args.hub, offline=args.offline)
