@@ -38,6 +38,9 @@ def split_audio(waveform: np.ndarray, max_seconds: float = MAX_CLIP_SECONDS) -> 
     Each cut is in the middle of the quietest 100 ms among the last 5 s of its piece (at most the later half). The
     pieces are views; joined they are the waveform again. No piece is shorter than 1 s (or half of `max_seconds`, if
     that is less), unless the whole waveform is.
+
+    Raises:
+        ValueError: `max_seconds` is under 0.01.
     """
     limit = int(max_seconds * SAMPLE_RATE)
     if limit < HOP_LENGTH:

@@ -91,7 +91,11 @@ def to_wav_bytes(waveform: np.ndarray) -> bytes:
 
 
 def read_bytes(source: str | os.PathLike | bytes | BinaryIO, max_bytes: int = MAX_FILE_BYTES) -> bytes:
-    """The encoded bytes of a path, bytes or file object."""
+    """The encoded bytes of a path, bytes or file object.
+
+    Raises:
+        AudioError: it can't be read, is empty, or holds more than `max_bytes`.
+    """
     if isinstance(source, bytes | bytearray | memoryview):
         data = bytes(source)
     elif hasattr(source, "read"):

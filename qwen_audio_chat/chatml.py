@@ -64,6 +64,7 @@ class EncodedChat:
     slots: list[AudioSlot] = field(default_factory=list)
 
     def extend(self, ids: Sequence[int], assistant: bool = False) -> None:
+        """Append ids; the assistant's own, where told."""
         self.input_ids.extend(ids)
         self.assistant_mask.extend([assistant] * len(ids))
 

@@ -49,6 +49,7 @@ class PreallocatedLayer(DynamicLayer):
     """Keys and values of one layer in buffers that double when full: no copy per token, cropping is free."""
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs):
+        """Append keys and values, [1, heads, positions, head size], and return all that are held."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
             self.buffers = [self._grown(x, 0, key_states.shape[-2]) for x in (key_states, value_states)]
@@ -74,6 +75,7 @@ class PreallocatedLayer(DynamicLayer):
 
     @property
     def nbytes(self) -> int:
+        """Bytes of the buffers, room for more positions included."""
         return sum(buffer.nbytes for buffer in self.buffers) if self.is_initialized else 0
 
 
@@ -98,6 +100,7 @@ class KeyValueCache(Cache):
 
     @property
     def nbytes(self) -> int:
+        """Bytes of all layers' buffers."""
         return sum(layer.nbytes for layer in self.layers)
 
 

@@ -1,4 +1,4 @@
-"""What a visitor's conversation has cost already, kept for the next turn: private to the visitor, bounded in bytes."""
+"""A visitor's audio embeddings and key-value cache, kept between turns so that only what is new is computed."""
 
 import hashlib
 import threading
@@ -32,6 +32,7 @@ class HeardAudio:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of the log-mels and embeddings that are held."""
         return sum(x.nbytes for x in [*self.mels, *self.embeddings] if x is not None)
 
 
@@ -85,12 +86,14 @@ class SessionStore:
         self._lock = threading.Lock()
 
     def open(self) -> Session:
+        """A new session, counted until it is closed."""
         session = Session()
         with self._lock:
             self._sessions[id(session)] = session
         return session
 
     def close(self, session: Session) -> None:
+        """Forget a session and free its cache."""
         with self._lock:
             self._sessions.pop(id(session), None)
             session.take_cache()

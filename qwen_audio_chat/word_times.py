@@ -1,4 +1,4 @@
-"""When each word was said: a transcript aligned with the letters that the audio frames spell.
+"""When each word was said: a transcript aligned with the letters that the audio frames spell, by CTC forced alignment.
 
 Where a model spells its frames (`config.letters`), times need no words about time: the best path of connectionist
 temporal classification through the transcript's letters (Graves et al., 2006) tells the frame of each.

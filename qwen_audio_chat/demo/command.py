@@ -35,6 +35,9 @@ def launch(**arguments):
     """Show the page in a notebook; takes the arguments of the command line by name, as in `launch(share=True)`.
 
     Returns the Gradio page, which serves until its `close()`.
+
+    Raises:
+        TypeError: an argument that the command line doesn't have.
     """
     from .launch import launch as launch_page
 

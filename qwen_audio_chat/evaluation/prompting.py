@@ -79,7 +79,14 @@ def tag_prompt(task: Task, sample: Sample, default_language: str = "en") -> Task
 
 
 def chat_messages(task: Task, sample: Sample, audios: list[np.ndarray]) -> list[dict[str, Any]]:
-    """The conversation to be answered: the sample's own turns, its question, or the task's question."""
+    """The conversation to be answered: the sample's own turns, its question, or the task's question.
+
+    Args:
+        audios: float32 waveforms [samples] at 16 kHz.
+
+    Raises:
+        DataError: the task has no question of its own, and the sample neither.
+    """
     if sample.messages:
         return [_with_audio(message, audios) for message in sample.messages]
     _, text_language = languages(task, sample)

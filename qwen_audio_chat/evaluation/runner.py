@@ -99,6 +99,9 @@ class Runner:
 
         Args:
             predict: answers up to `batch_size` requests.
+
+        Raises:
+            DataError: the folder holds the predictions of another run.
         """
         state = processes()
         problem = self._claim_folder() if state.is_main_process else None

@@ -57,6 +57,9 @@ class QwenAudioEncoder(PreTrainedModel):
 
         Returns:
             [clips, frames // 4, d_model]; clip i has `conv_frames(feature_lengths[i]) // 2` valid rows.
+
+        Raises:
+            ValueError: a clip is longer than the encoder's positions.
         """
         hidden = F.gelu(self.conv1(input_features.to(self.conv1.weight.dtype)))
         hidden = F.gelu(self.conv2(hidden)).transpose(1, 2)

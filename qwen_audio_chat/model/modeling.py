@@ -178,6 +178,12 @@ class QwenAudioModel(QwenAudioPreTrainedModel):
         use_cache: bool | None = None,
         **kwargs,
     ) -> BaseModelOutputWithPast:
+        """Hidden states [rows, length, hidden_size] of a prompt, whose audio placeholders the clips fill in order.
+
+        Args:
+            input_ids: [rows, length], or `inputs_embeds` [rows, length, hidden_size] in their place.
+            input_features: log-mel of all clips, [clips, mel bins, frames], of `feature_lengths` [clips] frames each.
+        """
         if inputs_embeds is None:
             clips = [] if input_features is None else self.get_audio_features(input_features, feature_lengths)
             inputs_embeds = self.embed(input_ids, clips)

@@ -57,6 +57,10 @@ class QwenAudioProcessor(ProcessorMixin):
         Returns:
             input_ids and attention_mask [rows, length] (padded left), input_features [clips, mel bins, frames] and
             feature_lengths [clips] over all rows in order; with `return_dict=False` only input_ids.
+
+        Raises:
+            ValueError: a message is malformed, or other tensors than PyTorch's are asked for.
+            audio.AudioError: an audio can't be used.
         """
         if return_tensors != "pt":
             raise ValueError('QwenAudioProcessor gives PyTorch tensors only: use return_tensors="pt".')
@@ -86,6 +90,10 @@ class QwenAudioProcessor(ProcessorMixin):
 
         Returns:
             As `apply_chat_template`.
+
+        Raises:
+            ValueError: prompts and audios differ in number, or the tokenizer lacks a tag.
+            audio.AudioError: an audio can't be used.
         """
         prompts = text if isinstance(text, list) else [text]
         sources = audio if isinstance(audio, list) else [audio]

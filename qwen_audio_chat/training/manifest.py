@@ -53,6 +53,7 @@ class Clip:
 
     @property
     def audios(self) -> list[Path]:
+        """The clip's one audio."""
         return [self.audio]
 
 
@@ -66,6 +67,7 @@ class Dialogue:
 
     @property
     def audios(self) -> list[Path]:
+        """All audios, in the order of the messages."""
         return conversation_audios(self.messages)
 
 

@@ -105,7 +105,11 @@ def label_of(name: str) -> tuple[str, str] | None:
 
 
 def qt_resources(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Files inside a Qt resource collection (.rcc, format 2 or 3), with zlib compression at most."""
+    """Files inside a Qt resource collection (.rcc, format 2 or 3), with zlib compression at most.
+
+    Raises:
+        ValueError: it is something else.
+    """
     data = path.read_bytes()
     magic, version, tree, content, names = struct.unpack_from(">4sIIII", data)
     if magic != b"qres" or version < 2:
