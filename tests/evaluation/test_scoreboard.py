@@ -11,6 +11,7 @@ from transformers import WhisperConfig, WhisperForConditionalGeneration, Whisper
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
 from qwen_audio_chat.chatml import Conversation
+from qwen_audio_chat.evaluation import text_chat
 from qwen_audio_chat.evaluation.baselines import evenly_spaced, most_frequent
 from qwen_audio_chat.evaluation.data import DataError
 from qwen_audio_chat.evaluation.held_out import held_out_sets
@@ -32,6 +33,7 @@ from qwen_audio_chat.evaluation.scoring import DECLINING
 from qwen_audio_chat.evaluation.text_chat import CLOSED, OPEN, answer_losses, closed_questions, measure_likelihood
 from qwen_audio_chat.evaluation.whisper import WhisperPredictor, is_language_name
 from qwen_audio_chat.questions import DECLINE
+from qwen_audio_chat.reply import Reply
 from qwen_audio_chat.tags import TaskPrompt
 from qwen_audio_chat.training.pocket import chat
 
@@ -263,7 +265,7 @@ def test_closed_questions_are_right_where_they_hold_the_answer(tmp_path):
     assert held_out.scores[SMOLLM2]["contains_reference"].value == 2 / 50
 
 
-def test_likelihood_of_answers_by_hand(tiny_chat, tmp_path):
+def test_likelihood_of_answers_by_hand(tiny_chat, tmp_path, monkeypatch):
     talk = Conversation().ask("What?").answer("today.")
     [loss], [count] = answer_losses(tiny_chat, [talk])
     tokenizer = tiny_chat.processor.tokenizer
@@ -273,6 +275,15 @@ def test_likelihood_of_answers_by_hand(tiny_chat, tmp_path):
     expected = -sum(logits[len(prompt) - 1 + place, token].item() for place, token in enumerate(answer))
     assert (loss, count) == (pytest.approx(expected, rel=1e-4), len(answer))
 
-    (tmp_path / "smollm2-answers.json").write_text(json.dumps({"What?": "today.", "Why?": None}))
-    scores = measure_likelihood({SMOLLM2: tiny_chat}, SMOLLM2, tmp_path)
+    replies = {"What?": ("today.", "stop"), "Why?": ("Because because", "length")}
+
+    def stream(conversation, options):
+        reply = Reply(0)
+        reply.text, reply.finish_reason = replies[conversation[-1]["content"][0]["text"]]
+        return reply
+
+    monkeypatch.setattr(text_chat, "OPEN", tuple(replies))
+    monkeypatch.setattr(tiny_chat, "stream", stream)
+    scores = measure_likelihood({SMOLLM2: tiny_chat}, SMOLLM2, tmp_path / "new")
+    assert json.loads((tmp_path / "new/smollm2-answers.json").read_text()) == {"What?": "today."}
     assert scores[SMOLLM2]["mean_nll"].value == pytest.approx(expected / len(answer), rel=1e-4)
