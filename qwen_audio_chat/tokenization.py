@@ -6,9 +6,9 @@ The tokenizer is always transformers' fast tokenizer; which tags it knows, and t
 import base64
 from pathlib import Path
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers
-from tokenizers.models import BPE
+from tokenizers import Tokenizer, normalizers
 from transformers import PreTrainedTokenizerFast
+from transformers.convert_slow_tokenizer import TikTokenConverter
 
 AUDIO_START, AUDIO_END, AUDIO_PLACEHOLDER = "<audio>", "</audio>", "[[[AUDIO:modality]]]"
 END_OF_TEXT, IM_START, IM_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
@@ -58,42 +58,6 @@ def special_tokens(time_step: float = 0.01, extra: int = 205) -> list[str]:
     )
 
 
-def _merges(ranks: dict[bytes, int]) -> list[tuple[bytes, bytes]]:
-    """The merge that makes each token of more than one byte, in the order of ranks.
-
-    A token may be cut into two others in several ways; it is made from the two that byte-pair encoding with the
-    lower ranks leaves side by side. Walking down the inner halves of both tells whether a lower merge would have
-    crossed the cut.
-    """
-    halves, made = {}, {}  # rank -> (left, right) ranks, and back
-
-    def stay_apart(left: int, right: int) -> bool:
-        earliest = len(ranks)
-        while made.get((left, right), earliest) >= earliest:
-            if left > right and left in halves or right not in halves:
-                if left not in halves:
-                    return True
-                earliest = min(earliest, left)
-                left = halves[left][1]
-            else:
-                earliest = min(earliest, right + 1)
-                right = halves[right][0]
-        return False
-
-    merges = []
-    for token, rank in sorted(ranks.items(), key=lambda item: item[1]):
-        for cut in range(1, len(token)):
-            left, right = ranks.get(token[:cut], rank), ranks.get(token[cut:], rank)
-            if left < rank and right < rank and stay_apart(left, right):
-                halves[rank], made[left, right] = (left, right), rank
-                merges.append((token[:cut], token[cut:]))
-                break
-        else:
-            if len(token) > 1:
-                raise ValueError(f"Token {rank} of the vocabulary can't be reached by merges: the file is damaged.")
-    return merges
-
-
 def tokenizer_from_tiktoken(path: str | Path) -> PreTrainedTokenizerFast:
     """Build Qwen-Audio's tokenizer from the official `qwen.tiktoken` (lines "base64 rank").
 
@@ -110,30 +74,13 @@ def tokenizer_from_tiktoken(path: str | Path) -> PreTrainedTokenizerFast:
     if sorted(ranks.values()) != list(range(len(ranks))) or len(ranks) < 256:
         raise ValueError(f"{path} is incomplete: download the model's files again.")
 
-    letters = _byte_letters()
-    spell = lambda token: token.decode("latin-1").translate(letters)  # noqa: E731
-    vocabulary = {spell(token): rank for token, rank in ranks.items()}
-    merges = [(spell(a), spell(b)) for a, b in _merges(ranks)]
-    backend = Tokenizer(BPE(vocabulary, merges))
+    converter = TikTokenConverter(pattern=SPLIT_PATTERN, extra_special_tokens=special_tokens())
+    converter.load_tiktoken_bpe = lambda _: ranks  # read above, so that tiktoken isn't needed
+    backend = converter.converted()
     backend.normalizer = normalizers.NFC()
-    backend.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(SPLIT_PATTERN), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    backend.decoder = decoders.ByteLevel()
-    backend.add_special_tokens([AddedToken(token, normalized=False) for token in special_tokens()])
     return PreTrainedTokenizerFast(
         tokenizer_object=backend, eos_token=END_OF_TEXT, pad_token=END_OF_TEXT, padding_side="left"
     )
-
-
-def _byte_letters() -> dict[int, str]:
-    """GPT-2's spelling of bytes: printable Latin-1 stands for itself, the others follow from U+0100 on."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + n) for n, byte in enumerate(others)}
 
 
 def plain_tokenizer(tokenizer: PreTrainedTokenizerFast) -> Tokenizer:

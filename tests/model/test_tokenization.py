@@ -91,14 +91,6 @@ def test_time_tags():
     assert time_tags(0.04)[:3] == ["0.00", "0.04", "0.08"] and time_tags()[-1] == "30.00" and len(time_tags()) == 3001
 
 
-def test_a_token_that_no_merge_makes_is_refused(tmp_path):
-    tokens = [bytes([byte]) for byte in range(256)] + [b"abc"]
-    lines = (base64.b64encode(token) + f" {rank}\n".encode() for rank, token in enumerate(tokens))
-    (tmp_path / "vocabulary").write_bytes(b"".join(lines))
-    with pytest.raises(ValueError, match="Token 256 .* can't be reached"):
-        tokenizer_from_tiktoken(tmp_path / "vocabulary")
-
-
 typed = st.lists(st.one_of(st.text(max_size=8), st.sampled_from(special_tokens()))).map("".join)
 
 
