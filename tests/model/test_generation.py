@@ -15,9 +15,13 @@ def rows(clip):
     ]
 
 
-def test_clips_are_copied_row_by_row(tiny_model, tiny_processor, rows):
-    inputs = tiny_processor.apply_chat_template(rows, add_generation_prompt=True)
-    a, b, c = inputs["feature_lengths"].tolist()
-    ids, copied = tiny_model._expand_inputs_for_generation(expand_size=2, **inputs)
-    assert len(ids) == 6 and copied["feature_lengths"].tolist() == [a, b, a, b, c, c]
-    assert torch.equal(copied["input_features"][1], copied["input_features"][3])
+@torch.inference_mode()
+def test_beams_of_a_batch_are_those_of_each_row(tiny_model, tiny_processor, rows):
+    def beams(conversations):
+        inputs = tiny_processor.apply_chat_template(conversations, add_generation_prompt=True)
+        output = tiny_model.generate(**inputs, num_beams=3, num_return_sequences=3, max_new_tokens=4, do_sample=False)
+        return output[:, inputs["input_ids"].shape[1] :].tolist()
+
+    alone = [beam for row in rows for beam in beams([row])]
+    assert len({tuple(beam) for beam in alone}) > 3
+    assert beams(rows) == alone
