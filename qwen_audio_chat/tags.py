@@ -90,7 +90,8 @@ def strip_tags(text: str) -> str:
 
 def show_times(text: str) -> str:
     """The text for a reader: time tokens become plain seconds, other tags go."""
-    return _TAG.sub("", re.sub(_TIME, r"\1", text)).strip()
+    apart = re.sub(r"(?<=\S)(?=<\|\d)|(?<=\d\|>)(?=[\w<])", " ", text)
+    return _TAG.sub("", re.sub(_TIME, r"\1", apart)).strip()
 
 
 def parse_words(text: str) -> list[TimedWord]:

@@ -9,7 +9,7 @@ from . import conversation_files, render
 from .context import PageContext
 from .errors import explain
 from .messages import MAX_CHARACTERS, user_message
-from .state import Visitor
+from .state import Forgotten, Visitor
 from .texts import language, text
 
 
@@ -30,7 +30,7 @@ class Changes:
     def retry(self, request: gr.Request) -> tuple:
         """Answer the last question again."""
         visitor, lang = self.context.visitor(request)
-        if reason := self.context.not_now(visitor):
+        if reason := self.context.not_now(visitor, shows_talk=True):
             return self.context.refused(text(reason, lang))
         with visitor.lock:
             _take_back_answer(visitor)
@@ -41,6 +41,8 @@ class Changes:
     def undo(self, request: gr.Request) -> tuple:
         """Take the last question back into the box, with its audios."""
         visitor, lang = self.context.visitor(request)
+        if not visitor.is_open:
+            return self.context.refused(text("gone", lang))
         with visitor.lock:
             _take_back_answer(visitor)
             box = None
@@ -55,7 +57,7 @@ class Changes:
     def edit(self, event: gr.EditData, request: gr.Request) -> tuple:
         """Change an earlier question; what followed it goes, and it is answered anew."""
         visitor, lang = self.context.visitor(request)
-        if reason := self.context.not_now(visitor):
+        if reason := self.context.not_now(visitor, shows_talk=True):
             gr.Warning(text(reason, lang), title="")
             return self.context.shown(visitor, lang)  # the page takes its own change of the message back
         index = event.index[0] if isinstance(event.index, list | tuple) else event.index
@@ -72,7 +74,7 @@ class Changes:
     def go_on(self, request: gr.Request) -> tuple:
         """Continue an answer that hit its limit or was stopped; within a part of a long audio, from its beginning."""
         visitor, lang = self.context.visitor(request)
-        if reason := self.context.not_now(visitor):
+        if reason := self.context.not_now(visitor, shows_talk=True):
             return self.context.refused(text(reason, lang))
         with visitor.lock:
             if visitor.answering or not visitor.conversation or visitor.conversation[-1]["role"] != "assistant":
@@ -117,13 +119,17 @@ class Changes:
         """Go on with an exported conversation; one that can't be read changes nothing."""
         visitor, lang = self.context.visitor(request)
         visitor.remember_upload(Path(file))
+        deletions = visitor.deletions
         try:
             conversation = conversation_files.read(Path(file), visitor, lang)
+            with visitor.keeping(deletions):
+                visitor.interrupt()
+                visitor.conversation, visitor.note, visitor.status = conversation, "", []
+        except Forgotten:
+            return gr.skip(), gr.skip(), gr.skip(), gr.skip()
         except ValueError as error:
             return self.context.refused(text("bad_import", lang, error=explain(error, lang)))
-        with visitor.lock:
-            visitor.interrupt()
-            visitor.conversation, visitor.note, visitor.status = conversation, "", []
+        visitor.is_open = True
         gr.Info(text("imported", lang), title="")
         return self.context.shown(visitor, lang)
 

@@ -50,8 +50,14 @@ class PageContext:
         """How many visitors and programs get or wait for an answer."""
         return self.visitors.answering() + self._programs
 
-    def not_now(self, visitor: Visitor) -> str | None:
-        """Why the visitor can't get in line at the moment, as a key of `texts`; who waits already keeps the place."""
+    def not_now(self, visitor: Visitor, *, shows_talk: bool = False) -> str | None:
+        """Why the visitor can't get in line at the moment, as a key of `texts`; who waits already keeps the place.
+
+        Args:
+            shows_talk: whether the page shows a conversation; a server that was started again knows nothing of it.
+        """
+        if shows_talk and not visitor.is_open:
+            return "gone"
         if self.draining:
             return "draining"
         return "queue_full" if self.visitors.answering() - visitor.answering >= MAX_WAITING else None

@@ -7,7 +7,7 @@ import secrets
 from pathlib import Path
 
 from ..chatml import Conversation
-from .messages import load_fitting, user_message
+from .messages import MAX_CHARACTERS, load_fitting, user_message
 from .render import message_clips, message_text, walk
 from .state import Visitor
 from .texts import duration, text
@@ -23,6 +23,7 @@ _DAMAGED = (
     AttributeError,
     RecursionError,
     UnicodeDecodeError,
+    UnicodeEncodeError,
     json.JSONDecodeError,
     binascii.Error,
 )
@@ -71,25 +72,34 @@ def read(path: Path, visitor: Visitor, lang: str) -> Conversation:
 
     Raises:
         ValueError: the file is something else, damaged, or holds too much; the conversation stays.
+        state.Forgotten: the visitor had everything deleted meanwhile.
     """
+    deletions = visitor.deletions
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(path.read_text(encoding="utf-8-sig"))
         if document["format"] != FORMAT:
             raise ValueError("it is of another format.")
         waiting = [_parse(message) for message in document["messages"]]
     except _DAMAGED as error:
         raise ValueError("a part of it is missing or damaged.") from error
+    if not waiting:
+        raise ValueError("it holds no messages.")
     if len(waiting) > MAX_MESSAGES:
         raise ValueError(f"it holds more than {MAX_MESSAGES} messages.")
     if sum(len(audios) for _, audios, _ in waiting) > MAX_AUDIOS:
         raise ValueError(f"it holds more than {MAX_AUDIOS} audios.")
+    if any(role == "user" and len(words) > MAX_CHARACTERS for role, _, words in waiting):
+        raise ValueError(f"a question in it has more than {MAX_CHARACTERS} characters.")
     conversation = Conversation()
     for role, audios, words in waiting:
         if role == "assistant":
             conversation.append({"role": role, "content": words})
         else:
             loading = load_fitting((data for _, data in audios), visitor.chat.info, lang)
-            clips = [visitor.add_clip(name, waveform) for (name, _), waveform in zip(audios, loading, strict=True)]
+            clips = []
+            for (name, _), waveform in zip(audios, loading, strict=True):
+                with visitor.keeping(deletions):
+                    clips.append(visitor.add_clip(name, waveform))
             conversation.append(user_message(words, clips))
     return conversation
 
@@ -103,4 +113,8 @@ def _parse(message: dict) -> tuple[str, list[tuple[str, bytes]], str]:
     if audios and role == "assistant":
         raise ValueError("only a user's message can hold audio.")
     words = "".join(str(part["text"]) for part in content if part["type"] == "text")
-    return role, [(str(part["name"])[:200], base64.b64decode(part["wav"], validate=True)) for part in audios], words
+    names = [str(part["name"])[:200] for part in audios]
+    for each in (words, *names):
+        each.encode()  # a lone surrogate can't be shown
+    sounds = [base64.b64decode(part["wav"], validate=True) for part in audios]
+    return role, list(zip(names, sounds, strict=True)), words

@@ -53,6 +53,10 @@ CHINESE = {  # sentence, with {} for what is filled in → its translation
         "格式不同。",
     "a part of it is missing or damaged.":
         "内容缺失或损坏。",
+    "it holds no messages.":
+        "没有任何消息。",
+    "a question in it has more than {} characters.":
+        "其中一个问题超过 {} 个字符。",
     "it holds more than {} messages.":
         "消息超过 {} 条。",
     "it holds more than {} audios.":

@@ -13,7 +13,7 @@ from ..questions import question
 from . import render
 from .context import PageContext
 from .errors import explain
-from .state import Clip, Visitor
+from .state import Clip, Forgotten, Visitor
 from .texts import duration, text
 
 MAX_AUDIOS = 20  # in one message
@@ -27,11 +27,15 @@ class Messages:
         self.context = context
         self.examples = examples
 
-    def submit(self, message: dict, request: gr.Request) -> Iterator[tuple]:
-        """Take what is in the box. What can't be used stays there, with a sentence that says why."""
+    def submit(self, message: dict, shows_talk: bool, request: gr.Request) -> Iterator[tuple]:
+        """Take what is in the box. What can't be used stays there, with a sentence that says why.
+
+        Args:
+            shows_talk: whether the page shows a conversation.
+        """
         visitor, lang = self.context.visitor(request)
         words, files = (message["text"] or "").strip(), [Path(file) for file in message["files"] or []]
-        if reason := self._not_now(visitor):
+        if reason := self._not_now(visitor, shows_talk):
             yield self.context.refused(text(reason, lang))
         elif not words and not files:
             yield self.context.refused(text("empty", lang))
@@ -42,29 +46,49 @@ class Messages:
         else:
             yield from self._take(visitor, lang, words, files)
 
-    def _not_now(self, visitor: Visitor) -> str | None:
+    def _not_now(self, visitor: Visitor, shows_talk: bool = False) -> str | None:
         """Why no new question is taken at the moment."""
-        return "busy" if visitor.answering else self.context.not_now(visitor)
+        return "busy" if visitor.answering else self.context.not_now(visitor, shows_talk=shows_talk)
 
     def _take(self, visitor: Visitor, lang: str, words: str, files: list[Path]) -> Iterator[tuple]:
+        deletions = visitor.deletions
+        if not visitor.begin_reading():
+            yield self.context.refused(text("busy", lang))
+            return
+        try:
+            yield from self._read(visitor, deletions, lang, words, files)
+        except Forgotten:
+            return  # the page shows already that everything is deleted
+        finally:
+            if visitor.deletions == deletions:
+                visitor.reading = False
+
+    def _read(self, visitor: Visitor, deletions: int, lang: str, words: str, files: list[Path]) -> Iterator[tuple]:
+        """Nothing is yielded within the visitor's lock: Gradio goes on with a generator in another thread."""
         names = [visitor.names.get(file, file.name) for file in files]
         waveforms, loading = [], load_fitting(files, self.context.chat.info, lang)
         for file, name in zip(files, names, strict=True):
-            visitor.remember_upload(file)
+            with visitor.keeping(deletions):
+                visitor.remember_upload(file)
             reading = text("decoding", lang, name=name) + " …"
             yield gr.skip(), gr.skip(), self.context.status(activity=reading), gr.skip()
             try:
                 waveforms.append(next(loading))
             except AudioError as error:
-                yield self.context.refused(text("bad_file", lang, name=name, error=explain(error, lang)))
+                with visitor.keeping(deletions):  # a file is gone with everything else
+                    refused = self.context.refused(text("bad_file", lang, name=name, error=explain(error, lang)))
+                yield refused
                 yield gr.skip(), gr.skip(), self.context.status(visitor), gr.skip()
                 return
-        clips = [visitor.add_clip(name, waveform) for name, waveform in zip(names, waveforms, strict=True)]
+        clips = []
+        for name, waveform in zip(names, waveforms, strict=True):
+            with visitor.keeping(deletions):
+                clips.append(visitor.add_clip(name, waveform))
         words = words or question("hear" if len(clips) == 1 else "hear_each", self._spoken(lang))
-        with visitor.lock:
+        with visitor.keeping(deletions):
             visitor.conversation.append(user_message(words, clips))
             view = self.context.due(visitor, lang, {"text": "", "files": []})
-        yield view  # never within the lock: Gradio goes on with a generator in another thread
+        yield view
 
     def _spoken(self, lang: str) -> str:
         """The language to ask the model in: the pocket model knows English questions only."""

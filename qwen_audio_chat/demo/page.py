@@ -111,12 +111,19 @@ _TAB = """() => {
     }
     return key;
 }"""
-# Gradio shows every audio that waits to be sent as the same note; the style sheet writes its name below.
-_NAMES = """(message) => requestAnimationFrame(() =>
-    document.querySelectorAll("#qa-box .thumbnail-item").forEach((item, place) => {
+# Gradio shows every audio that waits to be sent as the same note; the style sheet writes its name below. It also leaves
+# the box once a file was chosen: who types goes on there.
+_NAMES = """(message) => requestAnimationFrame(() => {
+    const items = document.querySelectorAll("#qa-box .thumbnail-item");
+    items.forEach((item, place) => {
         item.title = item.dataset.name = message?.files?.[place]?.orig_name ?? "";
-    })
-)"""
+    });
+    if (items.length > (window.qaWaiting ?? 0) && matchMedia("(pointer: fine)").matches) {
+        document.querySelector("#qa-box textarea")?.focus();
+    }
+    window.qaWaiting = items.length;
+})"""
+_SHOWS_TALK = "(message) => [message, document.querySelector('#qa-chat .user') !== null]"
 _FOCUS = "() => { document.querySelector('#qa-box textarea')?.focus(); }"
 
 
@@ -176,7 +183,7 @@ def _wire(demo, messages: Messages, answers: Answers, changes: Changes, outputs,
     demo.load(opened, gr.Textbox(visible=False), view, js=_TAB, **NOW)
     demo.unload(left)
     box.change(None, box, js=_NAMES, **NOW)
-    box.submit(messages.submit, box, due, **taking)
+    box.submit(messages.submit, [box, gr.Checkbox(visible=False)], due, js=_SHOWS_TALK, **taking)
     chatbot.example_select(messages.example, None, due, **taking)
     for listener, handler in (
         (chatbot.retry, changes.retry),

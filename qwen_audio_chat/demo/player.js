@@ -5,6 +5,7 @@
 	audio.preload = "none";
 	let context = null; // Web Audio, for pieces: it starts and ends at the sample
 	let piece = null; // {source, src, start, end, began}
+	let wanted = 0; // number of the sound that was asked for last; an earlier one that is still decoded isn't played
 	const buffers = new Map(); // decoded audios by address, the last few
 
 	const clock = (seconds, total) => {
@@ -46,12 +47,13 @@
 	}
 
 	function endPiece() {
+		wanted += 1;
+		document.querySelectorAll(".qa-piece.qa-playing").forEach((button) => button.classList.remove("qa-playing"));
 		if (!piece) return;
 		const { source, src } = piece;
 		piece = null;
 		source.onended = null;
 		source.stop();
-		document.querySelectorAll(".qa-piece.qa-playing").forEach((button) => button.classList.remove("qa-playing"));
 		cards(src).forEach((card) => (card.querySelector(".qa-span").style.width = "0"));
 		show(src, 0, false);
 	}
@@ -72,6 +74,7 @@
 		endPiece();
 		if (wasPlaying) return;
 		context ??= new AudioContext();
+		const mine = wanted;
 		const { src } = button.dataset;
 		const [start, end] = [Number(button.dataset.start), Number(button.dataset.end)];
 		button.classList.add("qa-playing");
@@ -80,11 +83,12 @@
 			source.buffer = await decoded(src);
 			source.connect(context.destination);
 			await context.resume();
+			if (mine !== wanted) return;
 			source.onended = endPiece;
 			source.start(0, start, end - start);
 			piece = { source, src, start, end, began: context.currentTime };
 		} catch (error) {
-			button.classList.remove("qa-playing");
+			if (mine === wanted) button.classList.remove("qa-playing");
 			console.warn(error);
 			return;
 		}
@@ -120,6 +124,35 @@
 	}
 
 	for (const event of ["play", "pause", "ended", "seeked"]) audio.addEventListener(event, tick);
+
+	// What is deleted falls silent. The Chatbot redraws its messages now and then, so that a card may be gone for a moment.
+	let looking = 0;
+	new MutationObserver(() => {
+		clearTimeout(looking);
+		looking = setTimeout(() => {
+			const shown = new Set([...document.querySelectorAll(".qa-clip")].map((card) => card.dataset.src));
+			for (const src of buffers.keys()) if (!shown.has(src)) buffers.delete(src);
+			if (piece && !shown.has(piece.src)) endPiece();
+			if (audio.dataset.src && !shown.has(audio.dataset.src)) {
+				audio.pause();
+				audio.removeAttribute("src");
+				delete audio.dataset.src;
+			}
+		}, 300);
+	}).observe(document, { childList: true, subtree: true });
+
+	// `render.guard` keeps text from being taken for HTML by a mark that nobody sees; copied text is without.
+	const unguard = (text) => text.replace(/([<&])\u200b/g, "$1");
+	document.addEventListener("copy", (event) => {
+		const text = getSelection().toString();
+		if (unguard(text) === text) return;
+		event.clipboardData.setData("text/plain", unguard(text));
+		event.preventDefault();
+	});
+	if (navigator.clipboard) {
+		const write = navigator.clipboard.writeText.bind(navigator.clipboard);
+		navigator.clipboard.writeText = (text) => write(unguard(text));
+	}
 
 	document.addEventListener("click", (event) => {
 		const target = event.target.closest?.(".qa-play, .qa-seek, .qa-piece");

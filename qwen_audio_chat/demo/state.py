@@ -5,6 +5,8 @@ import shutil
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,6 +42,10 @@ class Clip:
     starts: tuple[float, ...] = (0.0,)  # seconds at which its pieces of at most 30 s begin
 
 
+class Forgotten(Exception):
+    """The visitor had everything deleted while something was still being read."""
+
+
 @dataclass
 class Visitor:
     """One browser tab, known by its `key` when it is loaded again.
@@ -56,9 +62,12 @@ class Visitor:
     uploads: set[Path] = field(default_factory=set)
     names: dict[Path, str] = field(default_factory=dict)  # what the visitor calls an audio that lies under another name
     cancel: threading.Event = field(default_factory=threading.Event)
+    is_open: bool = False  # the page was loaded from this server, and shows what is known here
+    reading: bool = False  # the audios of a message are being read
     answering: bool = False  # a message waits for its answer or is being answered
     started: bool = False  # and the model is at it
     left_at: float | None = None
+    deletions: int = 0  # how often everything was deleted
     lock: threading.RLock = field(default_factory=threading.RLock)
     _session: Session | None = None
 
@@ -76,6 +85,25 @@ class Visitor:
             session, self._session = self._session, None
         if session is not None:
             self.chat.close_session(session)
+
+    def begin_reading(self) -> bool:
+        """Whether the audios of a new message may be read: of one at a time, once the last is answered."""
+        with self.lock:
+            is_free = not (self.reading or self.answering)
+            self.reading = self.reading or is_free
+            return is_free
+
+    @contextmanager
+    def keeping(self, deletions: int) -> Iterator[None]:
+        """Hold the lock, to keep what began to be read after so many deletions.
+
+        Raises:
+            Forgotten: there was another one since.
+        """
+        with self.lock:
+            if self.deletions != deletions:
+                raise Forgotten
+            yield
 
     def add_clip(self, name: str, waveform: np.ndarray) -> Clip:
         """Keep a 16 kHz waveform, float32 [samples], for players and for the model."""
@@ -105,6 +133,8 @@ class Visitor:
         """Delete all that is known of the visitor; the page can be used on."""
         with self.lock:
             self.interrupt()
+            self.deletions += 1
+            self.reading = False
             self.conversation, self.note, self.status = Conversation(), "", []
             self.close_session()
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -145,18 +175,20 @@ class Visitors:
 
         A key of a page that is still open (a duplicated tab) opens nothing.
         """
+        visitor = self.get(session_hash)
+        visitor.is_open = True
         if len(key) < MIN_KEY:
-            return self.get(session_hash)
+            return visitor
         end = time.monotonic() + RELOAD_SECONDS
         while (before := self._by_key(key)) and (before[1].left_at is None or before[1].answering):
             if time.monotonic() > end:
-                return self.get(session_hash)
+                return visitor
             time.sleep(0.05)
         with self._lock:
             if before and self._visitors.pop(before[0], None) is before[1]:
                 self._visitors[session_hash] = before[1]
         visitor = self.get(session_hash)
-        visitor.key = key
+        visitor.key, visitor.is_open = key, True
         return visitor
 
     def _by_key(self, key: str) -> tuple[str, Visitor] | None:
@@ -180,6 +212,7 @@ class Visitors:
             return
         with visitor.lock:
             visitor.cancel.set()
+            visitor.reading = False
             if visitor.answering and not visitor.started:
                 visitor.interrupt()
                 visitor.note = note

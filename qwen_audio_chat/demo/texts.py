@@ -62,6 +62,10 @@ TEXTS = {
         "Too many visitors are waiting; your message is kept. Try again in a minute.",
         "等待的访客太多；您的消息已保留，请一分钟后重试。",
     ),
+    "gone": (
+        "The server no longer has this conversation. Copy what you need, then load the page again.",
+        "服务器上已没有此对话。请先复制需要的内容，然后刷新页面。",
+    ),
     "draining": ("The server is about to restart. Try again in a minute.", "服务器即将重启，请一分钟后重试。"),
     "stopped": ("Stopped", "已停止"),
     "length": ("The answer reached its length limit", "回答已达长度上限"),

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from ..subtitles import join, shifted
 from ..tags import TimedWord, parse_words, show_times, time_spans
 
+BEGINNING = "<|0.00|>"  # of each piece of a transcript
 MIN_WORDS = 2  # fewer words between times are a grounding answer, not a transcript
 _TIME = re.compile(r"<\|(\d{1,2}\.\d{2})\|>")
 
@@ -18,7 +19,8 @@ def timed_words(text: str, starts: Sequence[float] = (0.0,)) -> list[TimedWord]:
     """Words with times where the answer is a transcript with times; otherwise none."""
     words = [word for start, part in _parts(text, starts) for word in shifted(parse_words(part), start)]
     spoken = [word for word in words if len(word.word.split()) <= 3 and word.end > word.start]
-    return spoken if len(spoken) >= MIN_WORDS and len(spoken) > len(words) / 2 else []
+    fewest = 1 if text.startswith(BEGINNING) else MIN_WORDS
+    return spoken if len(spoken) >= fewest and len(spoken) > len(words) / 2 else []
 
 
 def spans(text: str, starts: Sequence[float] = (0.0,)) -> list[TimedWord]:
@@ -45,8 +47,9 @@ def readable(text: str, starts: Sequence[float] = (0.0,)) -> str:
 def _parts(text: str, starts: Sequence[float]) -> list[tuple[float, str]]:
     """(start of a piece, what the answer says of it) for each piece.
 
-    The times of a piece count up from 0; where they fall, the next piece begins. An answer that doesn't go through all
-    pieces leaves open which of them it means: then there are no parts.
+    The times of a piece count up from 0; where they fall, the next piece begins. A transcript on its way, or one that
+    was stopped, has the first pieces. Any other answer that doesn't go through all pieces leaves open which of them it
+    means: then there are no parts.
     """
     cuts, last = [0], None
     for match in _TIME.finditer(text):
@@ -56,9 +59,10 @@ def _parts(text: str, starts: Sequence[float]) -> list[tuple[float, str]]:
         last = time
     if len(starts) == 1:
         return [(0.0, text)]
-    if len(cuts) != len(starts):
+    if len(cuts) != len(starts) and not (text.startswith(BEGINNING) and len(cuts) < len(starts)):
         return []
-    return [(start, text[a:b]) for start, a, b in zip(starts, cuts, [*cuts[1:], len(text)], strict=True)]
+    ends = [*cuts[1:], len(text)]
+    return [(start, text[a:b]) for start, a, b in zip(starts[: len(cuts)], cuts, ends, strict=True)]
 
 
 def meant_audio(question: str, numbers: Sequence[int], latest: int) -> int | None:

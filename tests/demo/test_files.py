@@ -4,7 +4,9 @@ import base64
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from gradio.utils import get_upload_folder
 
 from qwen_audio_chat.demo.texts import text
@@ -93,7 +95,10 @@ def test_a_wrong_file_changes_nothing(visit, clips, tmp_path):
     visitor = visit()
     visitor.say("What is it?", clips["low"])
     answer = visitor.wait_answer()
-    contents = ("no json", "[1, 2]", '{"format": "other"}', '{"format": "qwen-audio-chat conversation"}')
+    head = '{"format": "qwen-audio-chat conversation", "messages": '
+    said = '[{"role": "user", "content": [{"type": "text", "text": "%s"}]}]}'
+    contents = ["no json", "[1, 2]", '{"format": "other"}', head[:-14] + "}", head + "[]}"]
+    contents += [head + said % words for words in ("bad \\ud800 surrogate", "long " * 5000)]
     for number, content in enumerate(contents):
         path = tmp_path / f"wrong-{number}.json"
         path.write_text(content)
@@ -137,3 +142,35 @@ def test_a_preset_for_times_plays_what_it_finds(visit, clips, page_chat):
     visitor.press(".qa-piece >> nth=2")
     visitor.page.wait_for_selector(".qa-piece.qa-playing")
     visitor.page.wait_for_function("!document.querySelector('.qa-piece.qa-playing')")
+
+
+def test_two_times_pressed_at_once_play_the_second(visit, exported):
+    visitor = visit()
+    load(visitor, exported)
+    visitor.page.wait_for_selector(".qa-piece")
+    visitor.page.evaluate(
+        """() => { window.started = []; const start = AudioBufferSourceNode.prototype.start;
+        AudioBufferSourceNode.prototype.start = function (...times) {
+            window.started.push(times[1]); return start.apply(this, times); };
+        const pieces = document.querySelectorAll('.qa-piece'); pieces[0].click(); pieces[1].click(); }"""
+    )
+    visitor.page.wait_for_function("window.started.length")
+    assert visitor.page.locator(".qa-piece.qa-playing").count() == 1
+    visitor.page.wait_for_timeout(100)
+    assert visitor.page.evaluate("window.started") == [0.8]
+    visitor.page.wait_for_function("!document.querySelector('.qa-piece.qa-playing')")
+
+
+def test_what_is_deleted_falls_silent(visit, tmp_path):
+    visitor = visit()
+    visitor.page.evaluate(
+        """() => { window.sounds = []; const play = HTMLMediaElement.prototype.play;
+        HTMLMediaElement.prototype.play = function () { window.sounds.push(this); return play.apply(this); }; }"""
+    )
+    soundfile.write(tmp_path / "long.wav", np.zeros(20 * 16000), 16000)
+    visitor.say("What is it?", tmp_path / "long.wav")
+    visitor.wait_answer()
+    visitor.press(".qa-play")
+    visitor.page.wait_for_function("window.sounds.length && !window.sounds[0].paused")
+    visitor.press("#qa-new")
+    visitor.page.wait_for_function("window.sounds[0].paused")

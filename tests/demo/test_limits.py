@@ -114,7 +114,7 @@ def test_second_thoughts_keep_the_answer_when_none_can_come(page_chat, monkeypat
     monkeypatch.setattr(context, "MAX_WAITING", full.get("limit", 40))
     request = gr.Request(session_hash="somebody", headers={})
     visitor, _ = page.visitor(request)
-    visitor.conversation = Conversation().ask("Why?").answer("Because.")
+    visitor.conversation, visitor.is_open = Conversation().ask("Why?").answer("Because."), True
     second = changes.Changes(page)
     second.retry(request), second.go_on(request)
     second.edit(gr.EditData(None, {"index": 0, "value": "How?", "previous_value": "Why?"}), request)

@@ -197,6 +197,41 @@ def test_phone(visit, clips, scheme):
     assert (sum(map(int, background[4:-1].split(",")[:3])) < 200) == (scheme == "dark")
 
 
+def test_the_closed_bar_is_not_reached_by_keyboard(visit):
+    visitor = visit()
+    visitor.page.focus("#qa-side .toggle-button")
+    for _ in range(6):
+        visitor.page.keyboard.press("Tab")
+        assert not visitor.page.evaluate("document.activeElement.closest('.sidebar-content') !== null")
+    visitor.open_sidebar()
+    visitor.page.wait_for_selector("#qa-delete", state="visible")
+    visitor.page.focus("#qa-delete")
+    assert visitor.page.evaluate("document.activeElement.id") == "qa-delete"
+
+
+def test_a_chosen_file_leaves_the_keyboard_in_the_box(visit, clips):
+    visitor = visit()
+    visitor.attach(clips["low"])
+    visitor.page.wait_for_function("document.activeElement === document.querySelector('#qa-box textarea')")
+    visitor.page.keyboard.type("What is it?")
+    visitor.page.keyboard.press("Enter")
+    visitor.wait_answer()
+    assert visitor.questions() == ["What is it?"]
+
+
+def test_copied_text_is_what_was_written(visit):
+    visitor = visit()
+    visitor.say("<b>x</b> & <i>")
+    visitor.wait_answer()
+    visitor.page.evaluate(
+        """() => { window.copied = []; const write = navigator.clipboard.writeText;
+        document.addEventListener('copy', (event) => window.copied.push(event.clipboardData.getData('text/plain')));
+        getSelection().selectAllChildren(document.querySelector('#qa-chat .user .message-content'));
+        document.execCommand('copy'); }"""
+    )
+    assert visitor.page.evaluate("window.copied") == ["<b>x</b> & <i>"]
+
+
 def test_keyboard_only(visit, clips):
     visitor = visit()
     visitor.say("What is it?", clips["low"])

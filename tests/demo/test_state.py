@@ -3,7 +3,14 @@
 import threading
 import time
 
-from qwen_audio_chat.demo.state import Visitors
+import gradio as gr
+import pytest
+
+from qwen_audio_chat.demo.changes import Changes
+from qwen_audio_chat.demo.context import PageContext
+from qwen_audio_chat.demo.messages import Messages
+from qwen_audio_chat.demo.state import Forgotten, Visitors
+from qwen_audio_chat.demo.texts import text
 
 
 def test_who_left_is_forgotten_in_time_by_one_timer(tiny_chat, clip):
@@ -36,3 +43,66 @@ def test_who_leaves_the_line_gives_the_place_back_and_finds_the_question_again(t
     assert visitors.rejoin("after", key) is visitor
     assert visitor.note == "It was stopped." and len(visitor.conversation) == 1
     visitors.forget_all()
+
+
+REQUEST = gr.Request(session_hash="somebody", headers={})
+
+
+@pytest.fixture
+def page(tiny_chat):
+    page = PageContext(tiny_chat)
+    page.visitors.rejoin("somebody", "")
+    yield page
+    page.visitors.forget_all()
+
+
+@pytest.fixture
+def warnings(monkeypatch):
+    told = []
+    monkeypatch.setattr(gr, "Warning", lambda message, **_: told.append(message))
+    return told
+
+
+def test_what_is_deleted_while_it_is_read_stays_deleted(page, clips, warnings):
+    visitor, _ = page.visitor(REQUEST)
+    message = {"text": "Which?", "files": [str(clips["low"]), str(clips["high"])]}
+    for steps in range(1, 3):
+        reading = Messages(page, []).submit(message, False, REQUEST)
+        for _ in range(steps):
+            next(reading)
+        visitor.forget()
+        assert list(reading) == [] and not warnings
+        assert not visitor.conversation and not visitor.folder.exists() and not visitor.answering
+    *_, last = Messages(page, []).submit(message, False, REQUEST)
+    assert len(visitor.conversation) == 1 and visitor.answering
+
+
+def test_nothing_is_kept_of_before_a_deletion(page, clip):
+    visitor, _ = page.visitor(REQUEST)
+    deletions = visitor.deletions
+    visitor.forget()
+    with pytest.raises(Forgotten), visitor.keeping(deletions):
+        visitor.add_clip("tone.wav", clip(1.0))
+    assert not visitor.folder.exists()
+
+
+def test_one_message_is_read_at_a_time(page, clips, warnings):
+    message = {"text": "What?", "files": [str(clips["low"])]}
+    first, second = (Messages(page, []).submit(message, False, REQUEST) for _ in range(2))
+    next(first)
+    assert len(list(second)) == 1 and warnings == [text("busy", "en")]
+    list(first)
+    visitor, _ = page.visitor(REQUEST)
+    assert len(visitor.conversation) == 1 and not visitor.reading
+
+
+def test_a_page_of_before_the_server_began_is_told_so(page, clips, warnings):
+    page.visitors.forget_all()
+    second = Changes(page)
+    for action in (second.retry, second.undo, second.go_on):
+        action(REQUEST)
+    list(Messages(page, []).submit({"text": "And now?", "files": []}, True, REQUEST))
+    assert warnings == [text("gone", "en")] * 4
+    visitor, _ = page.visitor(REQUEST)
+    list(Messages(page, []).submit({"text": "Hello.", "files": []}, False, REQUEST))  # an empty page goes on
+    assert len(visitor.conversation) == 1

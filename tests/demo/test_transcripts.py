@@ -44,4 +44,16 @@ def test_times_of_later_pieces_are_those_of_the_whole_audio():
 
 def test_a_time_that_may_be_of_any_piece_names_no_place():
     assert spans("from <|2.33|> to <|3.26|>", (0.0, 29.4)) == []
-    assert spans(LONG, (0.0, 29.4, 55.0)) == []
+    assert spans("at <|2.33|>, then at <|1.00|>", (0.0, 29.4, 55.0)) == []
+
+
+def test_a_transcript_on_its_way_has_the_words_of_the_first_pieces():
+    words = [TimedWord(0.0, 0.5, "one"), TimedWord(0.5, 29.0, "two"), TimedWord(30.4, 30.9, "three")]
+    assert spans(LONG, (0.0, 29.4, 55.0)) == words
+    assert readable(LONG[:30], (0.0, 29.4, 55.0)) == "one"
+    assert readable("<|0.00|><|sil|><|0.40|>mallet<|0.64|>") == "mallet"
+
+
+def test_times_that_name_no_words_stand_apart():
+    assert readable("from<|2.33|>to<|3.26|>", (0.0, 29.4)) == "from 2.33 to 3.26"
+    assert readable("从<|2.33|>到<|3.26|>。", (0.0, 29.4)) == "从 2.33 到 3.26。"
