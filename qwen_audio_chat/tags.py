@@ -83,6 +83,12 @@ class Note:
     qualities: tuple[str, ...] = ()
 
 
+def default_audio_language(task: str, instruction: str | None = None) -> str:
+    """What a line of data that names no language holds: English speech, or for most analyses any sound."""
+    of_speech = instruction in ("emotion_recognition", "vocal_classification")
+    return "unknown" if task in ("keyword", "caption") and not of_speech else "en"
+
+
 def strip_tags(text: str) -> str:
     """The text without any tag, spaces collapsed."""
     return " ".join(_TAG.sub(" ", text).split())

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..questions import LANGUAGE_NAMES, wants_transcript
-from ..tags import LANGUAGES, TaskPrompt
+from ..tags import LANGUAGES, TaskPrompt, default_audio_language
 from .data import DataError, Sample
 from .tasks import CHAT_TOKENS, Task
 
@@ -49,6 +49,8 @@ def languages(task: Task, sample: Sample, default: str = "en") -> tuple[str, str
     if task.tags is not None and task.tags.task == "transcribe":
         audio = audio or ("zh" if "aishell" in source else default)
         return audio, text or audio
+    if sample.task:  # a line of a manifest, asked as training reads it
+        return audio or default_audio_language(sample.task, sample.instruction), text or "en"
     return audio or (task.tags.audio_language if task.tags else default), text or "en"
 
 

@@ -6,22 +6,28 @@
     {"messages": [{"role": "user", "content": [{"type": "audio", "audio": "a.wav"}, {"type": "text", "text": "Who?"}]},
                   {"role": "assistant", "content": "A dog."}]}
 
-Paths are relative to the manifest's folder. What is wrong with a line is told with its number.
+Paths are relative to the manifest's folder. What is wrong with a line is told with its number; fields that aren't known
+are left alone.
 """
 
 import json
 import logging
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
 from ..audio import MAX_CLIP_SECONDS, SAMPLE_RATE, AudioError, load_audio
 from ..chatml import content_parts, conversation_audios
-from ..tags import TaskPrompt, TimedWord
+from ..tags import TaskPrompt, TimedWord, default_audio_language, parse_note
 from ..tokenization import INSTRUCTION_TAGS, TASK_TAGS
 
+SPLITS = ("train", "dev", "test")
+_TEXTS = ("audio", "text", "task", "audio_language", "text_language", "instruction", "question", "heard", "split")
 _TAGS = {f"<|{name}|>" for name in (*TASK_TAGS, *INSTRUCTION_TAGS, "0.00")}
+_TOLERANCE = 0.1  # seconds by which what measures a word may be beside what measures its clip
 log = logging.getLogger(__name__)
 
 
@@ -108,7 +114,7 @@ def read_manifests(
                 record = _record(line)
                 if split is None or record.get("split", default_split) == split:
                     examples.append(_example(record, f"{path}:{number}", path.parent, check_audio))
-            except (ValueError, TypeError, AudioError) as error:
+            except (ValueError, TypeError, OSError, AudioError) as error:
                 errors.append(f"{path}:{number}: {error}")
     if errors and on_error == "raise":
         more = f"\n... and {len(errors) - 20} more" if len(errors) > 20 else ""
@@ -124,10 +130,20 @@ def read_manifests(
 def _record(line: str) -> dict[str, Any]:
     try:
         record = json.loads(line)
+        json.dumps(record, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON ({error.msg})") from error
+    except RecursionError as error:
+        raise ValueError("not JSON of a line: too deep") from error
+    except UnicodeEncodeError as error:
+        raise ValueError("a text holds half a character (a lone surrogate)") from error
     if not isinstance(record, dict):
         raise ValueError("a line must be one JSON object")
+    for name in _TEXTS:
+        if not isinstance(record.get(name, ""), str) and not (record[name] is None and name != "audio"):
+            raise ValueError(f'"{name}" must be text')
+    if record.get("split") and record["split"] not in SPLITS:
+        raise ValueError(f'"split" must be one of {", ".join(SPLITS)}')
     return record
 
 
@@ -147,33 +163,49 @@ def _example(record: dict[str, Any], origin: str, folder: Path, check_audio: boo
 
 
 def _clip(record: dict[str, Any], origin: str, folder: Path) -> Clip:
-    task, timestamps = record.get("task", "transcribe"), bool(record.get("timestamps", False))
-    plain = "wo_itn" if task == "transcribe" and not timestamps else None
+    task, timestamps = record.get("task") or "transcribe", record.get("timestamps", False)
+    if not isinstance(timestamps, bool):
+        raise ValueError('"timestamps" must be true or false')
+    instruction = record.get("instruction") or ("wo_itn" if task == "transcribe" and not timestamps else None)
+    audio_language = record.get("audio_language") or default_audio_language(task, instruction)
     prompt = TaskPrompt(
         task,
-        audio_language=record.get("audio_language", "en"),
-        text_language=record.get("text_language", "en"),
+        audio_language=audio_language,
+        text_language=record.get("text_language") or (audio_language if task == "transcribe" else "en"),
         timestamps=timestamps,
-        instruction=record.get("instruction") or plain,
+        instruction=instruction,
         question=record.get("question"),
     )
     if unknown := [tag for tag, is_tag in prompt.pieces() if is_tag and tag not in _TAGS]:
         raise ValueError(f"there is no tag {unknown[0]}")
     text = record.get("text")
-    if not isinstance(text, str) or not text.strip():
+    if not text or not text.strip():
         raise ValueError("the text is empty")
-    words = tuple(TimedWord(float(start), float(end), str(word)) for start, end, word in record.get("words") or ())
+    if instruction == "note_analysis" and None in ((note := parse_note(text)).pitch, note.velocity, note.instrument):
+        raise ValueError("a note's text needs tags of its pitch, velocity and instrument")
+    told, words = _seconds(record), _words(record)
     if timestamps and not words:
         raise ValueError('a line with timestamps needs "words": [[start, end, "word"], ...]')
-    if any(not 0 <= word.start <= word.end <= MAX_CLIP_SECONDS for word in words):
-        raise ValueError(f"the times of a word must rise from 0 to {MAX_CLIP_SECONDS} seconds")
-    return Clip(origin, folder / record["audio"], prompt, text.strip(), words, _seconds(record), record.get("heard"))
+    if words and words[-1].end > (told or MAX_CLIP_SECONDS) + _TOLERANCE:
+        raise ValueError("the last word ends after the clip")
+    return Clip(origin, folder / record["audio"], prompt, text.strip(), words, told, record.get("heard"))
+
+
+def _words(record: dict[str, Any]) -> tuple[TimedWord, ...]:
+    words = tuple(TimedWord(float(start), float(end), word) for start, end, word in record.get("words") or ())
+    if not all(isinstance(each.word, str) and each.word.strip() for each in words):
+        raise ValueError("a word with times is empty, or no text")
+    times = [0.0, *(time for word in words for time in (word.start, word.end)), MAX_CLIP_SECONDS]
+    if not all(before <= after for before, after in pairwise(times)):
+        raise ValueError(f"the times of the words must rise from 0 to {MAX_CLIP_SECONDS} seconds")
+    return words
 
 
 def _seconds(record: dict[str, Any]) -> float | None:
     told = record.get("seconds")
-    if told is not None and not isinstance(told, int | float):
-        raise ValueError('"seconds" must be a number')
+    is_number = isinstance(told, int | float) and not isinstance(told, bool)
+    if told is not None and not (is_number and 0 <= told < math.inf):
+        raise ValueError('"seconds" must be a number of at least 0')
     return told
 
 
@@ -182,11 +214,17 @@ def _dialogue(record: dict[str, Any], origin: str, folder: Path) -> Dialogue:
         raise ValueError('"messages" must be a list of objects with "role" and "content"')
     messages = []
     for message in record["messages"]:
+        if message.get("content") is None:
+            raise ValueError("a message has no content")
         parts = [dict(part) for part in content_parts(message)]
         for part in parts:
             if part["type"] == "audio":
+                if not isinstance(part["audio"], str):
+                    raise ValueError('the "audio" of a part must be text')
                 part["audio"] = folder / part["audio"]
         messages.append({"role": message["role"], "content": parts})
+    if [message["role"] for message in messages if message["role"] != "system"][:1] == ["assistant"]:
+        raise ValueError("a dialogue begins with a user's message")
     answers = [message for message in messages if message["role"] == "assistant"]
     if not answers:
         raise ValueError("a dialogue needs at least one assistant's message to learn from")

@@ -5,6 +5,9 @@ import json
 import pytest
 import soundfile
 
+from qwen_audio_chat.evaluation.data import read_jsonl
+from qwen_audio_chat.evaluation.prompting import languages as asked_languages
+from qwen_audio_chat.evaluation.tasks import TASKS
 from qwen_audio_chat.tags import TaskPrompt, TimedWord
 from qwen_audio_chat.training.manifest import Clip, Dialogue, ManifestError, read_manifests, seconds
 
@@ -40,6 +43,25 @@ def test_all_fields(write):
     assert clip.words == (TimedWord(0.1, 0.3, "oui"),)
 
 
+@pytest.mark.parametrize(
+    ("line", "languages"),
+    [
+        ({"audio_language": "de"}, ("de", "de")),
+        ({"task": "translate", "audio_language": "de"}, ("de", "en")),
+        ({"task": "keyword", "instruction": "event"}, ("unknown", "en")),
+        ({"task": "keyword", "instruction": "emotion_recognition"}, ("en", "en")),
+        ({"task": "caption", "instruction": "caption_clotho"}, ("unknown", "en")),
+        ({"task": "question", "question": "What?"}, ("en", "en")),
+    ],
+)
+def test_training_and_evaluation_take_the_same_languages(write, line, languages):
+    path = write({"audio": "a.wav", "text": "x"} | line)
+    [clip], [sample] = read_manifests([path]), read_jsonl(path)
+    assert (clip.prompt.audio_language, clip.prompt.text_language) == languages
+    names = {"translate": "s2tt", "keyword": "sound", "caption": "aac", "question": "lid"}
+    assert asked_languages(TASKS[names.get(sample.task, "asr")], sample) == languages
+
+
 def test_any_text_in_unicode_is_one_line(write, tmp_path):
     path = write({"audio": "a.wav", "text": "one"}, '{"audio": "a.wav", "text": "two\u2028three\x85"}')
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())  # as some editors begin a file
@@ -56,6 +78,7 @@ def test_dialogues_and_splits(write, tmp_path):
     assert len(read_manifests([path], split="dev")) == 1
 
 
+ASKED = {"role": "user", "content": "x"}
 BAD = {
     "not JSON": "{oops",
     "one JSON object": "[1]",
@@ -65,7 +88,10 @@ BAD = {
     "Unknown task": {"audio": "a.wav", "text": "x", "task": "guess"},
     "not audio|decode|damaged|holds no": {"audio": "broken.wav", "text": "x"},
     "at least one assistant": {"messages": [{"role": "user", "content": QUESTION}]},
-    "assistant's message is empty": {"messages": [{"role": "assistant", "content": ""}]},
+    "assistant's message is empty": {"messages": [ASKED, {"role": "assistant", "content": ""}]},
+    "begins with a user": {"messages": [{"role": "assistant", "content": "x"}]},
+    "has no content": {"messages": [{"role": "user", "content": None}, {"role": "assistant", "content": "x"}]},
+    "part must be text": {"messages": [{"role": "user", "content": [{"type": "audio", "audio": 5}]}]},
     "role": {"messages": [{"role": "robot", "content": "x"}]},
     "list of objects": {"messages": ["hi"]},
     "parts of type": {"messages": [{"role": "user", "content": ["hi"]}, {"role": "assistant", "content": "x"}]},
@@ -73,6 +99,18 @@ BAD = {
     "no tag <.guess.>": {"audio": "a.wav", "text": "x", "instruction": "guess"},
     "must rise": {"audio": "a.wav", "text": "x", "timestamps": True, "words": [[29.0, 31.0, "x"]]},
     "must be a number": {"audio": "a.wav", "text": "x", "seconds": "2"},
+    "number of at least 0": {"audio": "a.wav", "text": "x", "seconds": float("nan")},
+    "words must rise": {"audio": "a.wav", "text": "x", "words": [[0.3, 0.4, "b"], [0.1, 0.2, "a"]]},
+    "empty, or no text": {"audio": "a.wav", "text": "x", "words": [[0.1, 0.2, None]]},
+    "ends after the clip": {"audio": "a.wav", "text": "x", "seconds": 0.5, "words": [[0.1, 9.0, "x"]]},
+    "true or false": {"audio": "a.wav", "text": "x", "timestamps": "no"},
+    '"split" must be one of': {"audio": "a.wav", "text": "x", "split": "Train"},
+    '"question" must be text': {"audio": "a.wav", "text": "x", "task": "question", "question": ["a"]},
+    '"audio" must be text': {"audio": None, "text": "x"},
+    "a note's text": {"audio": "a.wav", "text": "C4", "task": "keyword", "instruction": "note_analysis"},
+    "half a character": '{"audio": "a.wav", "text": "\\ud800"}',
+    "too deep": "[" * 100_000,
+    "too long": {"audio": "a" * 300, "text": "x"},
     'needs "words"': {"audio": "a.wav", "text": "x", "timestamps": True},
 }  # fmt: skip
 
