@@ -4,6 +4,8 @@ import argparse
 import importlib
 import sys
 
+from .commands import told
+
 COMMANDS = {
     "serve": (".demo.command", "open the page for a browser"),
     "chat": (".terminal", "ask about audio files, once or in a conversation"),
@@ -31,13 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog=f"python -m qwen_audio_chat {chosen.command}")
     module.add_arguments(parser)
     args = parser.parse_args(chosen.arguments)
-    try:
-        return args.run(args) or 0
-    except (ValueError, OSError) as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    return told(lambda: args.run(args))
 
 
 if __name__ == "__main__":

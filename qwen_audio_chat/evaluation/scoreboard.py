@@ -9,6 +9,7 @@ another call does only what is missing.
 import argparse
 import json
 import re
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 from transformers import WhisperForConditionalGeneration, WhisperTokenizerFast
 
 from ..audio import MAX_CLIP_SECONDS
+from ..commands import told
 from ..files import write_whole
 from .baselines import evenly_spaced, most_frequent
 from .held_out import HeldOutSet, held_out_sets
@@ -215,4 +217,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(told(main))

@@ -10,6 +10,7 @@ keep in the frames what tells rare words apart. The frames of what isn't English
 
 import json
 import math
+import random
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -154,6 +155,29 @@ class AlignmentHead(nn.Module):
             if chosen:
                 loss = loss + weight * each([log_probs[n] for n in chosen], [rows[n] for n in chosen])
         return loss / max(1, sum(map(len, targets)))
+
+
+def fit_head(model, collate, examples: Sequence, seed: int, clips: int = 32, steps: int = 60) -> None:
+    """Fit a new `model.alignment_head` to the frames as they are, which a model that has learned keeps otherwise.
+
+    With a random blank the loss of the shipped pocket is six times as high as with one that fits.
+
+    Args:
+        model: `QwenAudioForTraining`.
+        collate: `collator.Collator` without text.
+        examples: with targets of the alignment.
+        seed: draws the clips.
+    """
+    chosen = random.Random(seed).sample(list(examples), min(clips, len(examples)))
+    batch = collate([(example, 0) for example in chosen])
+    with torch.no_grad():
+        frames = model.get_audio_features(batch["input_features"], batch["feature_lengths"])
+    optimizer = torch.optim.Adam(model.alignment_head.parameters(), lr=0.05)
+    for _ in range(steps):
+        loss = model.alignment_loss(frames, batch["alignment_labels"], batch["letter_labels"])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
 
 
 def save_head(head: AlignmentHead, folder: str | Path) -> None:

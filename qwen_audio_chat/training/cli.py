@@ -12,11 +12,12 @@ from transformers import AutoProcessor, TrainingArguments, set_seed
 
 from ..audio import TOKENS_PER_SECOND
 from ..chatml import encode_conversation, encode_text
+from ..commands import number
 from ..files import claim, whole_folder
 from ..model import QwenAudioConfig
 from ..model.checkpoint import choose_dtype
 from ..model.quantization import bitsandbytes_config, unpack_while_loading
-from .alignment import AlignmentHead, load_head
+from .alignment import AlignmentHead, fit_head, load_head
 from .alignment_targets import alignment_target
 from .augment import augment
 from .collator import Collator
@@ -30,10 +31,13 @@ WHOSE = ("model", "train", "stage", "method", "lora_rank", "learning_rate", "bat
 """What makes a run; how long it goes on, and how often it is measured, may change."""
 ADAPTER_RATE = 2e-4  # adapters start from zero and take a higher rate than whole weights
 
+log = logging.getLogger(__name__)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
     add = parser.add_argument
+    count, share, amount = number(int, 1), number(float, 0, 1), number(float, 0)
     add("--model", required=True, help="folder or hub id of the model to start from")
     add("--train", type=Path, nargs="+", required=True, help="manifests (JSONL) to learn from")
     add("--dev", type=Path, nargs="*", default=[], help="manifests to measure on: lines of split dev or of none")
@@ -45,29 +49,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="full",
         help="of the language model (default: %(default)s)",
     )
-    add("--lora-rank", type=int, default=64, help="rank of the adapters (default: %(default)s)")
-    add("--steps", type=int, default=None, help="optimizer steps; instead of --epochs")
-    add("--epochs", type=float, default=1.0, help="passes over the data (default: %(default)s)")
-    add("--learning-rate", type=float, default=1.0, help="factor on the stage's own learning rates (default: 1)")
-    add("--warmup", type=int, default=50, help="steps in which the rate rises, at most a tenth of all (default: 50)")
-    add("--decay", type=float, default=0.2, help="last part of the steps in which the rate falls to 0 (default: 0.2)")
-    add("--batch-tokens", type=int, default=2500, help="padded tokens in a batch, 25 a second of sound (default: 2500)")
-    add("--accumulate", type=int, default=1, help="batches for one step (default: 1)")
-    add("--alignment", type=float, default=None, help="weight of the CTC loss beside the language model's")
+    add("--lora-rank", type=count, default=64, help="rank of the adapters (default: %(default)s)")
+    add("--steps", type=count, default=None, help="optimizer steps; instead of --epochs")
+    add("--epochs", type=number(float, 0.001), default=1.0, help="passes over the data (default: %(default)s)")
+    add("--learning-rate", type=amount, default=1.0, help="factor on the stage's own learning rates (default: 1)")
+    add("--warmup", type=number(int, 0), default=50, help="steps of rising rate, at most a tenth of all (default: 50)")
+    add("--decay", type=share, default=0.2, help="last part of the steps in which the rate falls to 0 (default: 0.2)")
     add(
-        "--corruption",
-        type=float,
-        default=0.0,
-        help="highest share of random words in the answers' history (default: 0)",
+        "--batch-tokens",
+        type=count,
+        default=2500,
+        help="padded tokens in a batch; 25 a second of sound (default: 2500)",
     )
+    add("--accumulate", type=count, default=1, help="batches for one step (default: 1)")
+    add("--alignment", type=amount, default=None, help="weight of the CTC loss beside the language model's")
+    add("--corruption", type=share, default=0.0, help="most random words in the answers' history (default: 0)")
     add("--augment", action="store_true", help="change the sound at random: rooms, noise, telephones, levels")
     add("--on-error", choices=("raise", "skip"), default="raise", help="bad manifest lines: refuse or leave out")
     add("--no-check", action="store_true", help="don't decode every audio file before the start")
-    add("--eval-every", type=int, default=200, help="steps between evaluations (default: 200)")
-    add("--save-every", type=int, default=200, help="steps between checkpoints (default: 200)")
-    add("--log-every", type=int, default=10, help="steps between log lines (default: 10)")
-    add("--keep", type=int, default=2, help="checkpoints kept (default: 2)")
-    add("--workers", type=int, default=1, help="processes that prepare data (default: 1)")
+    add("--eval-every", type=count, default=200, help="steps between evaluations (default: 200)")
+    add("--save-every", type=count, default=200, help="steps between checkpoints (default: 200)")
+    add("--log-every", type=count, default=10, help="steps between log lines (default: 10)")
+    add("--keep", type=count, default=2, help="checkpoints kept (default: 2)")
+    add("--workers", type=number(int, 0), default=1, help="processes that prepare data (default: 1)")
     add("--seed", type=int, default=0)
     add("--full-precision", action="store_true", help="compute in float32 even where bfloat16 is faster")
     add("--gradient-checkpointing", action="store_true", help="recompute activations: less memory, a third slower")
@@ -90,7 +94,6 @@ def train(args: argparse.Namespace) -> Path:
         ManifestError: a manifest has bad lines and `--on-error` is "raise".
         ValueError: the folder holds another run.
     """
-    claim_output(args)
     set_seed(args.seed)  # before anything new is drawn, such as the alignment head
     stage = stage_of(args)
     read = partial(read_manifests, on_error=args.on_error, check_audio=not args.no_check)
@@ -98,16 +101,24 @@ def train(args: argparse.Namespace) -> Path:
     dev = read(args.dev, split="dev", default_split="dev") if args.dev else []
     if not stage.language:
         examples, dev = ([e for e in each if alignment_target(e) and seconds(e) <= 30] for each in (examples, dev))
-        if not examples:
-            raise ManifestError("No clip of the manifests says or is anything that the alignment could learn.")
+        if not examples or (args.dev and not dev):
+            whose = "--dev" if examples else "--train"
+            raise ManifestError(f"No clip of {whose} says or is anything that the alignment could learn.")
 
     processor = AutoProcessor.from_pretrained(args.model)
     model = load_model(args.model, args.method)
+    claim_output(args)  # not before all is read: a start that failed leaves nothing behind
+    limit = model.config.text_config.max_position_embeddings
+    examples, dev = (fitting(each, limit, processor.tokenizer, args.on_error) for each in (examples, dev))
     if stage.alignment:
-        head = load_head(args.model) or AlignmentHead(
-            model.config.text_config.hidden_size, alignment_vocabulary(processor.tokenizer, examples)
-        )
+        head = load_head(args.model)
+        is_new = head is None
+        if is_new:
+            vocabulary = alignment_vocabulary(processor.tokenizer, examples)
+            head = AlignmentHead(model.config.text_config.hidden_size, vocabulary)
         model.attach_alignment(head, stage.alignment)
+        if is_new and stage.language:  # a model that can do something would be pulled out of shape by a random head
+            fit_head(model, Collator(processor, text=False), [e for e in examples if alignment_target(e)], args.seed)
     model, groups = prepare(model, stage, processor.tokenizer, args.lora_rank)
     for group in groups:
         group["lr"] *= args.learning_rate
@@ -124,6 +135,24 @@ def train(args: argparse.Namespace) -> Path:
     return save(trainer, processor, args.output / "final")
 
 
+def fitting(examples: list[Example], limit: int, tokenizer, on_error: str) -> list[Example]:
+    """The examples of at most `limit` tokens, the model's positions.
+
+    Raises:
+        ManifestError: some are longer, and `on_error` is "raise"; or no example is left.
+    """
+    longer = {example.origin: n for example in examples if (n := round(length(example, tokenizer))) > limit}
+    for origin, tokens in longer.items():
+        reason = f"{origin}: about {tokens} tokens, more than the model's {limit}: shorten it"
+        if on_error == "raise":
+            raise ManifestError(f"{reason}, or leave such lines out by --on-error skip.")
+        log.warning("skipped %s", reason)
+    kept = [example for example in examples if example.origin not in longer]
+    if examples and not kept:
+        raise ManifestError(f"Every example has more tokens than the model's {limit}.")
+    return kept
+
+
 def claim_output(args: argparse.Namespace) -> None:
     """Note in the output folder what run it holds, so that no other one goes on from its checkpoints.
 
@@ -132,8 +161,12 @@ def claim_output(args: argparse.Namespace) -> None:
     """
     if int(os.environ.get("RANK", 0)):  # the first process speaks for all
         return
-    if other := claim(args.output / "run.json", {name: str(getattr(args, name)) for name in WHOSE}):
-        raise ValueError(f"{args.output} holds a run with another {', '.join(other)}: choose another --output.")
+    identity = {name: str(getattr(args, name)) for name in WHOSE}
+    if Path(args.model).exists():
+        identity["model"] = str(Path(args.model))  # one folder may be written in several ways
+    if other := claim(args.output / "run.json", identity):
+        differing = ", ".join(other)
+        raise ValueError(f"{args.output} holds a run with another {differing}: choose another --output, or remove it.")
 
 
 def stage_of(args: argparse.Namespace) -> Stage:
@@ -147,7 +180,8 @@ def stage_of(args: argparse.Namespace) -> Stage:
 def load_model(source: str, method: str) -> QwenAudioForTraining:
     """The model in float32 to train all of it, in bfloat16 under adapters, or in 4 bits for QLoRA."""
     config = QwenAudioConfig.from_pretrained(source)
-    unpack_while_loading(config)
+    if unpack_while_loading(config) and method == "qlora":
+        raise ValueError(f"{source} has weights of 8 bits, which QLoRA can't take: use --method lora or full.")
     options = {"config": config, "dtype": torch.float32 if method == "full" else torch.bfloat16}
     if method == "qlora":
         options["quantization_config"] = bitsandbytes_config("int4")
@@ -209,5 +243,7 @@ def save(trainer: QwenAudioTrainer, processor, folder: Path) -> Path:
             if getattr(model.base_model.model, "is_loaded_in_4bit", False):
                 return folder.with_name("adapter")
             model, weights = model.merge_and_unload(), None
+        if not all(parameter.isfinite().all() for parameter in model.parameters() if parameter.is_floating_point()):
+            raise ValueError("The weights are no longer finite numbers: train again with a lower --learning-rate.")
         model.save_plain(folder, processor, weights, max_shard_size="45MB")
     return folder

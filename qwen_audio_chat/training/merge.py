@@ -7,11 +7,13 @@ The model is held in bfloat16 meanwhile, on the CPU.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 from peft import PeftModel
 from transformers import AutoProcessor
 
+from ..commands import told
 from .cli import load_model
 
 
@@ -32,4 +34,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(told(main))

@@ -51,7 +51,7 @@ class QwenAudioForTraining(QwenAudioForConditionalGeneration):
         if labels is not None:
             losses["language_loss"] = self._language_loss(input_ids, attention_mask, labels, clips)
         if self.alignment_head is not None and alignment_labels is not None:
-            losses["alignment_loss"] = self._alignment_loss(clips, alignment_labels, letter_labels)
+            losses["alignment_loss"] = self.alignment_loss(clips, alignment_labels, letter_labels)
         loss = losses.get("language_loss", 0.0) + self.alignment_weight * losses.get("alignment_loss", 0.0)
         return ModelOutput(loss=loss, **losses)
 
@@ -65,7 +65,7 @@ class QwenAudioForTraining(QwenAudioForConditionalGeneration):
         logits = self.lm_head(hidden[:, :-1][learned])
         return F.cross_entropy(logits.float(), targets[learned])
 
-    def _alignment_loss(
+    def alignment_loss(
         self, clips: Sequence[torch.Tensor], alignment_labels: torch.Tensor, letter_labels: torch.Tensor
     ) -> torch.Tensor:
         """What the clips say, or are named, per token; with what they spell, where the model does.

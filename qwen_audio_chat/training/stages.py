@@ -83,7 +83,7 @@ def prepare(
     if stage.text is not None and stage.text_method != "full":
         if stage.encoder or stage.projector or stage.tags:
             raise ValueError(
-                "LoRA and QLoRA train the language model's adapters alone; use text_method='full' instead."
+                "LoRA and QLoRA train the language model's adapters alone: use --method full with this stage."
             )
         return _with_adapters(model, stage, lora_rank)
     groups = []

@@ -6,7 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from qwen_audio_chat.training.alignment import NAMING_WEIGHT, AlignmentHead, ctc_loss, naming_loss
+from qwen_audio_chat.training.alignment import NAMING_WEIGHT, AlignmentHead, ctc_loss, fit_head, naming_loss
+from qwen_audio_chat.training.alignment_targets import alignment_target
+from qwen_audio_chat.training.cli import alignment_vocabulary, load_model
+from qwen_audio_chat.training.collator import Collator
+from qwen_audio_chat.training.manifest import read_manifests
 
 SURE = torch.eye(4).clamp(min=1e-6).log()  # of each class, the log-probabilities of a frame that says it
 
@@ -39,3 +43,22 @@ def test_the_loss_is_of_ctc_for_speech_and_of_naming_for_all_else():
     torch.testing.assert_close(loss, expected / 4)
     loss.backward()
     assert table.weight.grad is None
+
+
+def test_a_new_head_fits_what_the_model_does_already(tiny_folder, tiny_processor, manifest):
+    model = load_model(str(tiny_folder), "full")
+    clips = [example for example in read_manifests([manifest]) if alignment_target(example)]
+    head = AlignmentHead(model.config.text_config.hidden_size, alignment_vocabulary(tiny_processor.tokenizer, clips))
+    model.attach_alignment(head, 0.1)
+    before = {name: value.clone() for name, value in model.state_dict().items() if "alignment_head" not in name}
+    collate = Collator(tiny_processor, text=False)
+    batch = collate([(clip, 0) for clip in clips])
+
+    def loss() -> float:
+        with torch.no_grad():
+            return model(**batch).alignment_loss.item()
+
+    started = loss()
+    fit_head(model, collate, clips, seed=0)
+    assert loss() < 0.9 * started
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items() if name in before)

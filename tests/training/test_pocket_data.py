@@ -1,9 +1,13 @@
 """Data of the pocket recipe: spoken forms, augmentation, shards that survive interruption, splits, notes, fetching."""
 
 import json
+import os
 import random
 import re
+import shutil
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -260,3 +264,28 @@ def test_release_replaces_the_weights_and_leaves_the_card(tiny_folder, tmp_path)
     assert not (tmp_path / "model-00001-of-00009.safetensors").exists()
     model, processor = load_model(tmp_path, device="cpu")
     assert model.precision == "packed 8-bit" and processor.tokenizer.convert_tokens_to_ids("<audio>") is not None
+    assert load_head(tmp_path) is None
+
+
+def test_the_alignment_head_is_released_too(tiny_folder, tmp_path):
+    shutil.copytree(tiny_folder, tmp_path / "trained")
+    save_head(AlignmentHead(48, [1, 2, 5]), tmp_path / "trained")
+    release(tmp_path / "trained", tmp_path / "released")
+    assert load_head(tmp_path / "released").vocabulary.tolist() == [1, 2, 5]
+    load_model(tmp_path / "released", device="cpu")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["merge", "--model", "nowhere", "--adapter", "nowhere", "--output", "out"],
+     ["pocket.restore", "--model", "nowhere", "--original", "nowhere", "--share", "0.5", "--output", "out"],
+     ["pocket.release", "--model", "nowhere", "--output", "out"],
+     ["pocket.recipe", "--work", "work", "--start", "nowhere"]],
+    ids=lambda command: command[0],
+)  # fmt: skip
+def test_commands_tell_an_error_in_a_sentence(tmp_path, command):
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "HF_HUB_OFFLINE": "1"}
+    words = [sys.executable, "-m", f"qwen_audio_chat.training.{command[0]}", *command[1:]]
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2 and "Error: " in done.stderr and "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())

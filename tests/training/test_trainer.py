@@ -16,7 +16,9 @@ from transformers import AutoModelForMultimodalLM, AutoTokenizer
 from qwen_audio_chat.files import whole_folder
 from qwen_audio_chat.loading import POCKET
 from qwen_audio_chat.training import cli
+from qwen_audio_chat.training.manifest import ManifestError, read_manifests
 from qwen_audio_chat.training.merge import merge
+from qwen_audio_chat.training.pocket.release import release
 from qwen_audio_chat.training.stages import STAGES, prepare
 from qwen_audio_chat.training.trainer import LengthBatches
 
@@ -173,6 +175,58 @@ def test_a_folder_holds_one_run(tiny_folder, manifest, tmp_path, parse):
     cli.claim_output(parse(*settings, "--steps", 8))  # longer, but the same
     with pytest.raises(ValueError, match="another learning_rate, seed: choose another --output"):
         cli.claim_output(parse(*settings, "--seed", 5, "--learning-rate", 2))
+
+
+def test_one_folder_of_a_model_may_be_written_in_several_ways(tiny_folder, manifest, tmp_path, parse):
+    cli.claim_output(parse(*options(f"{tiny_folder}/", manifest, tmp_path / "out")))
+    cli.claim_output(parse(*options(f"{tiny_folder.parent}/./{tiny_folder.name}", manifest, tmp_path / "out")))
+
+
+def test_a_start_that_failed_leaves_nothing_behind(tiny_folder, manifest, tmp_path, parse):
+    for bad in (["--model", tmp_path / "nowhere"], ["--train", tmp_path / "nowhere.jsonl"]):
+        with pytest.raises((ValueError, OSError)):
+            cli.train(parse(*options(tiny_folder, manifest, tmp_path / "out"), *bad))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--steps", 0), ("--epochs", -1), ("--learning-rate", "nan"), ("--learning-rate", "inf"), ("--alignment", -1),
+     ("--corruption", 5), ("--decay", 2), ("--batch-tokens", -5), ("--eval-every", 0), ("--save-every", 0),
+     ("--keep", 0), ("--accumulate", 0), ("--log-every", -2), ("--workers", -1), ("--lora-rank", "x")],
+)  # fmt: skip
+def test_numbers_out_of_bounds_are_refused(tiny_folder, manifest, tmp_path, parse, capsys, option, value):
+    with pytest.raises(SystemExit):
+        parse(*options(tiny_folder, manifest, tmp_path), option, value)
+    assert f"argument {option}: " in capsys.readouterr().err
+
+
+def test_weights_that_are_no_numbers_are_not_kept(tiny_folder, manifest, tmp_path, parse):
+    args = parse(*options(tiny_folder, manifest, tmp_path / "out", "--steps", 2, "--learning-rate", 1e12))
+    args.learning_rate = float("nan")
+    with pytest.raises(ValueError, match="lower --learning-rate"):
+        cli.train(args)
+    assert not (tmp_path / "out/final").exists()
+
+
+def test_what_is_longer_than_the_model_is_told_or_left_out(tiny_tokenizer, manifest, caplog):
+    examples = read_manifests([manifest])
+    tokens = sorted(round(cli.length(example, tiny_tokenizer)) for example in examples)
+    limit = tokens[-2]
+    with pytest.raises(
+        ManifestError, match=rf"train.jsonl:\d+: about {tokens[-1]} tokens, more than the model's {limit}"
+    ):
+        cli.fitting(examples, limit, tiny_tokenizer, "raise")
+    assert len(cli.fitting(examples, limit, tiny_tokenizer, "skip")) == len(examples) - 1
+    assert "skipped" in caplog.text
+    with pytest.raises(ManifestError, match="Every example"):
+        cli.fitting(examples, 1, tiny_tokenizer, "skip")
+
+
+def test_packed_weights_take_no_qlora(tiny_folder, tmp_path):
+    release(tiny_folder, tmp_path / "packed")
+    with pytest.raises(ValueError, match="use --method lora or full"):
+        cli.load_model(str(tmp_path / "packed"), "qlora")
 
 
 def test_every_process_gets_equally_many_batches_however_few_there_are():

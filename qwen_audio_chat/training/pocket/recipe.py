@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...chatml import conversation_audios
+from ...commands import told
 from .. import cli
 from ..dialogues import dialogues, write
 from ..manifest import Clip, read_manifests
@@ -212,6 +213,8 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     model = arguments.start or arguments.work / "initial"
+    if arguments.start and not (arguments.start / "config.json").exists():
+        raise ValueError(f"{arguments.start} holds no model to start from.")
     if not (arguments.work / "initial/config.json").exists():
         run_step("initialize", arguments.work, "--output", str(arguments.work / "initial"))
     prepare_data(arguments.work)
@@ -226,4 +229,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(told(main))

@@ -6,22 +6,30 @@ The model card in the output folder is written by people and left alone.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import torch
 from transformers import AutoProcessor
 
+from ...commands import told
 from ...files import whole_folder
 from ...model import QwenAudioForConditionalGeneration
 from ...model.quantization import quantize_for_release
+from ..alignment import load_head, save_head
 
 
 def release(source: str | Path, output: Path) -> None:
-    """Replace the weights in `output` by those of the float model in `source`, and the processor with them."""
+    """Replace the weights in `output` by those of the float model in `source`, and the processor with them.
+
+    The alignment head goes along, so that training can go on from what was shipped.
+    """
     model = QwenAudioForConditionalGeneration.from_pretrained(source, dtype=torch.float32)
     with whole_folder(output) as partial:
         quantize_for_release(model, partial)
         AutoProcessor.from_pretrained(source).save_pretrained(partial)
+        if head := load_head(source):
+            save_head(head, partial)
 
 
 def main() -> None:
@@ -34,4 +42,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(told(main))

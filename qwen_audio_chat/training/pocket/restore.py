@@ -8,11 +8,13 @@ of either (Wortsman et al., "Robust fine-tuning of zero-shot models", arXiv 2109
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import torch
 from transformers import AutoProcessor
 
+from ...commands import number, told
 from ..alignment import load_head
 from ..cli import load_model
 
@@ -41,11 +43,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", required=True, help="folder of the trained model")
     parser.add_argument("--original", required=True, help="folder of the model that the training began with")
-    parser.add_argument("--share", type=float, required=True, help="of the original in the result, 0 to 1")
+    parser.add_argument("--share", type=number(float, 0, 1), required=True, help="of the original in the result")
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
     restore(arguments.model, arguments.original, arguments.share, arguments.output)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(told(main))
