@@ -5,15 +5,20 @@ What needs PyTorch is imported where it is used, so that a help text or a wrong 
 
 import argparse
 import json
+import logging
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
+from ..commands import number
 from ..loading import add_model_arguments, load_from
-from .data import DataError, read_hub, read_jsonl
+from .data import LANGUAGE_TAGS, DataError, Sample, read_hub, read_jsonl
 from .normalization import NORMALIZERS
 from .predictions import RESULT, SETTINGS, Prediction, read_predictions
-from .tasks import TASKS
+from .tasks import TASKS, Task
+
+log = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,18 +40,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="where audio paths start (default: the folder of the JSONL file)",
     )
     parser.add_argument("--output", required=True, type=Path, help="folder for predictions and results")
-    parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="samples asked at once (default 8)")
+    count = number(int, 1)
+    parser.add_argument("--batch-size", type=count, default=8, metavar="N", help="samples asked at once (default 8)")
     parser.add_argument(
         "--prompt",
         choices=("tags", "chat"),
         help="tag prompts as in the paper, or questions (default: tags if there are)",
     )
-    parser.add_argument("--language", default="en", help="of the speech, where the data don't tell (default en)")
+    parser.add_argument(
+        "--language",
+        choices=LANGUAGE_TAGS,
+        default="en",
+        help="of the speech, where the data don't tell (default en)",
+    )
     parser.add_argument(
         "--normalization", choices=NORMALIZERS, help="of texts before scoring (default: what fits task and data)"
     )
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N samples")
-    parser.add_argument("--split", help="split of a Hugging Face data set")
+    parser.add_argument("--limit", type=count, metavar="N", help="only the first N samples")
+    parser.add_argument("--split", help="of the data (default for JSONL files: all but train)")
     parser.add_argument("--config", help="configuration of a Hugging Face data set")
     parser.add_argument("--text-column", default="text", help="column of references of a Hugging Face data set")
     only = parser.add_mutually_exclusive_group()
@@ -62,8 +73,6 @@ def run(args: argparse.Namespace) -> int:
     """
     if args.task not in TASKS:
         raise DataError(f'There is no task "{args.task}"; choose one of {", ".join(TASKS)}.')
-    if args.batch_size < 1:
-        raise DataError(f"--batch-size must be at least 1, not {args.batch_size}.")
     identity, predictions = _stored(args) if args.score_only else _predict(args)
     from .report import score, write_report
     from .runner import processes
@@ -86,12 +95,12 @@ def _predict(args: argparse.Namespace) -> tuple[dict[str, Any], list[Prediction]
     task = TASKS[args.task]
     if not args.data:
         raise DataError("Which data? Give a JSONL file with --data.")
-    if args.split:
+    if args.split and not os.path.isfile(args.data):
         samples = read_hub(args.data, args.split, config=args.config, text_column=args.text_column)
     else:
-        samples = read_jsonl(args.data, args.audio_folder)
-    samples = samples[: args.limit]
-    prompt = args.prompt or ("chat" if task.tags is None or any(sample.messages for sample in samples) else "tags")
+        samples = read_jsonl(args.data, args.audio_folder, args.split)
+    samples = _fitting(task, samples, args.data)[: args.limit]
+    prompt = args.prompt or ("chat" if task.tags is None else "tags")
     chat = load_from(args)
     predictor = ModelPredictor(chat)
     name = f"{args.model or chat.info.name} ({chat.info.precision}, weights {predictor.weights})"
@@ -100,6 +109,17 @@ def _predict(args: argparse.Namespace) -> tuple[dict[str, Any], list[Prediction]
         transcript_seconds=chat.transcript_seconds,
     )  # fmt: skip
     return runner.identity, runner.run(predictor, args.batch_size)
+
+
+def _fitting(task: Task, samples: list[Sample], data: str) -> list[Sample]:
+    """The samples that a task is for; a warning counts the others."""
+    fitting = [sample for sample in samples if task.fits(sample)]
+    if not fitting:
+        raise DataError(f'{data} has nothing to measure for the task "{task.name}"; choose another --task or --split.')
+    if left_out := len(samples) - len(fitting):
+        message = '%s: left out %d of %d samples, which are for other tasks than "%s".'
+        log.warning(message, data, left_out, len(samples), task.name)
+    return fitting
 
 
 def _stored(args: argparse.Namespace) -> tuple[dict[str, Any], list[Prediction]]:

@@ -2,13 +2,17 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..tags import TASKS
+from ..chatml import content_parts
+from ..tags import LANGUAGES, TASKS
+from ..tokenization import INSTRUCTION_TAGS
 
 OFFICIAL_FIELDS = frozenset({"audio", "gt", "source", "question"})
 MANIFEST_FIELDS = frozenset(
@@ -22,8 +26,18 @@ NOTE_FIELDS = frozenset(
 )
 """Notes about a clip that asking and scoring don't need; all other fields are mistakes."""
 
-OPTIONS = ("question", "task", "audio_language", "text_language", "instruction")
 DIALOGUE_FIELDS = frozenset({"messages", "source"})
+LANGUAGE_TAGS = (*LANGUAGES, "zh_tr", "unknown")
+OPTIONS = {
+    "question": None,
+    "task": TASKS,
+    "audio_language": LANGUAGE_TAGS,
+    "text_language": LANGUAGE_TAGS,
+    "instruction": [name for name in INSTRUCTION_TAGS if not name.startswith("midi_")],  # those are answers
+}
+"""Fields that say how to ask, with their values; None for any text."""
+
+log = logging.getLogger(__name__)
 
 
 class DataError(ValueError):
@@ -65,43 +79,58 @@ def read_jsonl(path: str | Path, audio_folder: Path | None = None, split: str | 
 
     Lines are `{"audio", "gt", "source"[, "question"]}` (official), `{"audio", "text", ...}` (this project), or
     dialogues `{"messages": [...]}`, whose last answer is the reference. `gt` and `text` may be a list of references.
+    Where lines name splits, a line without one belongs to "train", as in training.
 
     Args:
         path: the file.
         audio_folder: where audio paths start.
-        split: keep only lines of this split (one without belongs to "train"), which may be none; what else is in a
-            file that was made for training doesn't matter, so fields aren't checked.
+        split: keep only lines of this split, which may be none; what else is in a file that was made for training
+            doesn't matter, so fields aren't checked. By default all but "train", which a warning counts.
 
     Raises:
         DataError: the file or an audio is missing, or a line is malformed; the message tells the line.
     """
     path = Path(path)
+    rows = list(_rows(path))
+    unnamed = "train" if split is not None or any("split" in row for _, row in rows) else None
+    if split is not None:
+        kept = [(where, row) for where, row in rows if row.get("split", unnamed) == split]
+    else:
+        kept = [(where, row) for where, row in rows if row.get("split", unnamed) != "train"]
+        if not kept:
+            but = ' but those of the split "train", which need --split train' if rows else ""
+            raise DataError(f"The data file {path} has no samples{but}.")
+        if left_out := len(rows) - len(kept):
+            message = '%s: left out %d of %d lines, which are of the split "train"; measure them with --split train.'
+            log.warning(message, path, left_out, len(rows))
+        for where, row in kept:
+            _check_fields(row, where)
+    folder = audio_folder or path.parent
+    return [_sample(row, index, folder, where) for index, (where, row) in enumerate(kept)]
+
+
+def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each line that isn't empty, with its place for messages."""
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")  # splitlines() would split inside texts, too
     except OSError as error:
         raise DataError(f"The data file {path} can't be read: {error.strerror or error}.") from error
     except UnicodeDecodeError as error:
         raise DataError(f"The data file {path} isn't UTF-8 text; is it a JSONL file?") from error
-    folder, samples = audio_folder or path.parent, []
     for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        where = f"{path.name}, line {number}"
-        row = _row(line, where)
-        if split is None or row.get("split", "train") == split:
-            if split is None:
-                _check_fields(row, where)
-            samples.append(_sample(row, len(samples), folder, where))
-    if not samples and split is None:
-        raise DataError(f"The data file {path} has no samples.")
-    return samples
+        if line.strip():
+            where = f"{path.name}, line {number}"
+            yield where, _row(line, where)
 
 
 def _row(line: str, where: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{where}: this isn't JSON ({error.msg}).") from error
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{where}: half of a character (a lone surrogate such as \\ud83d) isn't text.") from error
+    except (ValueError, RecursionError) as error:  # also numbers of thousands of digits, and thousands of brackets
+        raise DataError(f"{where}: this isn't JSON ({getattr(error, 'msg', error)}).") from error
     if not isinstance(row, dict):
         raise DataError(f'{where}: a line must be a JSON object such as {{"audio": "clip.wav", "text": "..."}}.')
     return row
@@ -112,17 +141,11 @@ def _sample(row: dict[str, Any], index: int, folder: Path, where: str) -> Sample
         return _dialogue(row, index, folder, where)
     official = "gt" in row
     _need(row, ("audio", "gt" if official else "text"), where)
-    if row.get("task") not in (None, *TASKS):
-        raise DataError(f'{where}: there is no task "{row["task"]}"; choose one of {", ".join(TASKS)}.')
     names = row["audio"] if isinstance(row["audio"], list) else [row["audio"]]
     references = row["gt"] if official else row["text"]
     references = references if isinstance(references, list) else [references]
     if not references or not all(isinstance(text, str) for text in references):
         raise DataError(f'{where}: "{"gt" if official else "text"}" must be a text or a list of texts.')
-    options = {name: row.get(name) for name in OPTIONS}
-    for name, value in options.items():
-        if not isinstance(value, str | None):
-            raise DataError(f'{where}: "{name}" must be a text.')
     return Sample(
         index=index,
         name=" + ".join(map(str, names)),
@@ -132,8 +155,17 @@ def _sample(row: dict[str, Any], index: int, folder: Path, where: str) -> Sample
         words=_words(row.get("words") or [], where),
         timestamps=bool(row.get("timestamps")),
         official=official,
-        **options,
+        **{name: _option(row, name, values, where) for name, values in OPTIONS.items()},
     )
+
+
+def _option(row: dict, name: str, values: Sequence[str] | None, where: str) -> str | None:
+    value = row.get(name)
+    if not isinstance(value, str | None):
+        raise DataError(f'{where}: "{name}" must be a text.')
+    if value and values and value not in values:
+        raise DataError(f'{where}: there is no {name} "{value}"; choose one of {", ".join(values)}.')
+    return value or None
 
 
 def _dialogue(row: dict, index: int, folder: Path, where: str) -> Sample:
@@ -142,20 +174,21 @@ def _dialogue(row: dict, index: int, folder: Path, where: str) -> Sample:
     names, messages = [], []
     try:
         for message in row["messages"]:
-            parts = message["content"]
-            if not isinstance(parts, str):
-                parts = [dict(part) for part in parts]
-                for part in parts:
-                    if part["type"] == "audio":
-                        names.append(part["audio"])
-                        part["audio"] = len(names) - 1
+            parts = [dict(part) for part in content_parts(message)]
+            for part in parts:
+                if part["type"] == "audio":
+                    names.append(part["audio"])
+                    part["audio"] = len(names) - 1
             messages.append({"role": message["role"], "content": parts})
         *messages, answer = messages
-        reference = answer["content"]
-    except (TypeError, KeyError, ValueError) as error:
-        raise DataError(f'{where}: "messages" must be turns with "role" and "content".') from error
-    if answer["role"] != "assistant" or not isinstance(reference, str):
-        raise DataError(f"{where}: a dialogue must end with an assistant's text, which is the reference.")
+    except (AttributeError, TypeError, ValueError) as error:
+        raise DataError(
+            f'{where}: "messages" must be turns with a "role" (system, user or assistant) and a "content": a text, or '
+            'parts {"type": "text", "text": "..."} and, from the user, {"type": "audio", "audio": "clip.wav"}.'
+        ) from error
+    reference = "".join(part.get("text", "") for part in answer["content"])
+    if answer["role"] != "assistant" or not messages or not reference.strip():
+        raise DataError(f"{where}: a dialogue must end with an assistant's text, the reference, after what is asked.")
     audios = _audio_paths(names, folder, where)
     return Sample(
         index=index,
@@ -184,7 +217,7 @@ def _audio_paths(names: list[Any], folder: Path, where: str) -> tuple[Path, ...]
         raise DataError(f'{where}: "audio" must be the path of a file.')
     paths = tuple(folder / name for name in names)
     for name, path in zip(names, paths, strict=True):
-        if not path.is_file():
+        if not os.path.isfile(path):  # Path.is_file() raises where a name is too long
             raise DataError(f"{where}: the audio file {name} is missing.")
     return paths
 
@@ -238,6 +271,13 @@ def _encoded(rows, index: int) -> bytes:
 
 
 def fingerprint(samples: list[Sample]) -> str:
-    """A short hash of what is asked, which tells whether predictions belong to these samples."""
-    content = [(sample.name, sample.references, sample.source, sample.question, sample.messages) for sample in samples]
+    """A short hash of all that is asked and scored, sound included: whether predictions belong to these samples."""
+    content = [vars(sample) | {"audios": [*map(_digest, sample.audios)]} for sample in samples]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
+def _digest(audio: Path | Callable[[], bytes]) -> str:
+    if callable(audio):
+        return hashlib.sha256(audio()).hexdigest()
+    with audio.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

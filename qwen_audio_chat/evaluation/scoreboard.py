@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from transformers import WhisperForConditionalGeneration, WhisperTokenizerFast
 
 from ..audio import MAX_CLIP_SECONDS
-from ..commands import told
+from ..commands import number, told
 from ..files import write_whole
 from .baselines import evenly_spaced, most_frequent
 from .held_out import HeldOutSet, held_out_sets
@@ -185,9 +185,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=Path("build/pocket/scoreboard"), help="folder for the results")
     parser.add_argument("--model", help="the pocket (default: the shipped one)")
     parser.add_argument("--split", default="test", choices=("test", "dev"), help="default: test")
-    parser.add_argument("--limit", type=int, metavar="N", help="at most N samples of each set, spread over it")
+    parser.add_argument("--limit", type=number(int, 1), metavar="N", help="at most N samples of each set")
     parser.add_argument("--only", nargs="+", default=[""], metavar="NAME", help="sets whose names start so")
-    parser.add_argument("--batch-size", type=int, default=8, metavar="N")
+    parser.add_argument("--batch-size", type=number(int, 1), default=8, metavar="N")
     args = parser.parse_args(arguments)
 
     from ..loading import POCKET, load

@@ -8,8 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..questions import QUESTIONS
+from ..tags import TASKS as TAG_TASKS
 from ..tags import TaskPrompt
 from . import scoring
+from .data import Sample
 from .metrics import Metric
 from .predictions import Prediction
 
@@ -55,6 +57,30 @@ class Task:
             return self.official_normalization
         english = all(prediction.text_language == "en" for prediction in predictions)
         return self.english_normalization if english and self.english_normalization else self.normalization
+
+    def fits(self, sample: Sample) -> bool:
+        """Whether a sample is for this task, or at least doesn't say that it is for another."""
+        if self.tags is None:
+            return bool(sample.messages) or "question" in _tag_tasks(sample)
+        if sample.messages or self.tags.task not in _tag_tasks(sample):
+            return False
+        if self.tags.task == "keyword" and sample.instruction != self.tags.instruction:
+            return sample.instruction not in {each.tags.instruction for each in TASKS.values() if each.tags} - {None}
+        # Only a line that names its task tells by its silence that it has no times.
+        return not (self.tags.timestamps and sample.task) or sample.timestamps or bool(sample.words)
+
+
+def _tag_tasks(sample: Sample) -> Sequence[str]:
+    """The tasks in tags that a sample may be for, by what it says."""
+    if sample.task:
+        return (sample.task,)
+    if sample.timestamps:
+        return ("transcribe",)
+    if sample.instruction in ("itn", "wo_itn"):
+        return ("transcribe", "translate")
+    if sample.instruction:
+        return ("caption",) if sample.instruction.startswith("caption") else ("keyword",)
+    return TAG_TASKS
 
 
 _ASR = TaskPrompt("transcribe", instruction="wo_itn")

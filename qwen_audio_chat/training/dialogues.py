@@ -1,11 +1,15 @@
 """Dialogues from labelled clips: written templates, several turns and audios, and questions that have no answer.
 
+    python -m qwen_audio_chat.training.dialogues --manifest clips.jsonl --count 1000 --output dialogues.jsonl
+
 A labelled clip becomes one *fact* (what is said, which sound it is, which language). Templates ask for it in many
 words, those of `questions.py` among them; dialogues over several clips compare, find and order such facts.
 """
 
+import argparse
 import json
 import os
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,9 +19,11 @@ import librosa
 import numpy as np
 
 from ..chatml import Conversation, conversation_audios
+from ..commands import number, told
+from ..files import write_whole
 from ..questions import DECLINE, LANGUAGE_NAMES, TRANSCRIBE, UNKNOWN, question
 from ..tags import parse_note
-from .manifest import Clip, Dialogue
+from .manifest import Clip, Dialogue, read_manifests
 
 WEIGHTS = {"transcribe": 0.35, "sound": 0.28, "language": 0.14, "translate": 0.1, "note": 0.06, "nothing": 0.07}
 """How often a clip of each kind is drawn, whatever the number of clips."""
@@ -250,3 +256,44 @@ def write(talks: Iterable[Dialogue], path: Path) -> None:
     """Write dialogues as a manifest."""
     with path.open("w", encoding="utf-8") as file:
         file.writelines(manifest_line(talk, path.parent) for talk in talks)
+
+
+def read_labelled(manifests: Iterable[Path]) -> list[Clip]:
+    """The training clips of manifests that have facts.
+
+    Raises:
+        ValueError: there is none, or a manifest is bad.
+    """
+    examples = read_manifests(manifests, split="train", check_audio=False)
+    clips = [example for example in examples if isinstance(example, Clip) and facts(example)]
+    if not clips:
+        raise ValueError("The manifests hold no clip whose label tells what could be asked: give others.")
+    return clips
+
+
+def run(args: argparse.Namespace) -> None:
+    """Make dialogues.
+
+    Raises:
+        ValueError: one sentence on what is wrong with arguments or data.
+    """
+    if args.output.exists():  # it may be what is to be read, or anything else that people don't want to lose
+        raise ValueError(f"{args.output} is there already: delete it or choose another --output.")
+    talks = dialogues(read_labelled(args.manifest), args.count, args.seed)
+    write_whole(args.output, "".join(manifest_line(talk, args.output.parent) for talk in talks))
+    print(f"{len(talks)} dialogues: {args.output}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--manifest", type=Path, nargs="+", required=True, help="labelled clips (JSONL)")
+    parser.add_argument("--output", type=Path, required=True, help="manifest of dialogues to write")
+    parser.add_argument("--count", type=number(int, 1), required=True, help="how many dialogues")
+    parser.add_argument("--seed", type=number(int, 0), default=0, help="of everything random (default: 0)")
+    args = parser.parse_args(arguments)
+    return told(lambda: run(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -120,7 +120,7 @@ def test_the_paper_stands_beside(evaluate, data, tmp_path):
         (("--task", "sing", "--data", "DATA"), 'There is no task "sing"; choose one of asr'),
         (("--task", "asr", "--data", "nothing.jsonl"), "can't be read"),
         (("--task", "asr"), "Which data?"),
-        (("--task", "asr", "--data", "DATA", "--batch-size", "0"), "--batch-size must be at least 1"),
+        (("--task", "asr", "--data", "DATA", "--split", "dev"), 'nothing to measure for the task "asr"'),
         (("--task", "aqa", "--data", "DATA"), 'needs a "question"'),
         (("--task", "chat", "--data", "DATA", "--prompt", "tags"), "ask with --prompt chat"),
         (("--task", "asr", "--score-only"), "holds no finished predictions"),
@@ -132,6 +132,56 @@ def test_mistakes_are_one_sentence(evaluate, data, tmp_path, arguments, message)
         evaluate(*arguments, "--output", tmp_path / "out")
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--batch-size", "0", "must be at least 1, not 0"),
+        ("--limit", "0", "must be at least 1, not 0"),
+        ("--limit", "-1", "must be at least 1, not -1"),
+        ("--language", "xx", "invalid choice: 'xx'"),
+    ],
+)
+def test_values_that_make_no_sense_are_refused(evaluate, data, tmp_path, capsys, option, value, message):
+    with pytest.raises(SystemExit):
+        evaluate("--task", "asr", "--data", data, "--output", tmp_path / "out", option, value)
+    assert f"argument {option}: {message}" in capsys.readouterr().err
+    assert not evaluate.loads
+
+
+def test_other_tasks_of_a_mixed_file_are_left_out_and_counted(evaluate, data, tmp_path, caplog):
+    others = [
+        {"audio": "0.wav", "text": "dog", "task": "keyword", "instruction": "event"},
+        {"messages": [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Hello."}]},
+    ]
+    data.write_text("".join(json.dumps(row) + "\n" for row in others) + data.read_text())
+    _, lines, _ = evaluate("--task", "asr", "--data", data, "--output", tmp_path / "out", "--limit", "2")
+    assert json.loads(lines[-1])["samples"] == 2
+    assert 'left out 2 of 5 samples, which are for other tasks than "asr"' in caplog.text
+    identity = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert (identity["prompt"], identity["samples"]) == ("tags", 2)
+
+
+def test_a_split_of_a_file(evaluate, data, tmp_path):
+    rows = [{"audio": f"{n}.wav", "text": "a", "split": split} for n, split in enumerate(("train", "dev", "test"))]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    arguments = ("--task", "asr", "--data", data, "--output")
+    _, lines, _ = evaluate(*arguments, tmp_path / "held out")
+    assert json.loads(lines[-1])["samples"] == 2
+    _, lines, _ = evaluate(*arguments, tmp_path / "train", "--split", "train")
+    assert json.loads(lines[-1])["samples"] == 1
+
+
+def test_changed_data_are_another_run(evaluate, data, tmp_path):
+    arguments = ("--task", "s2tt", "--data", data, "--output", tmp_path / "out")
+    rows = [json.loads(line) for line in data.read_text().splitlines()]
+    for language in ("de", "fr"):
+        data.write_text("".join(json.dumps(row | {"text_language": language}) + "\n" for row in rows))
+        if language == "de":
+            assert evaluate(*arguments)[0] == 0
+    with pytest.raises(ValueError, match="another run"):
+        evaluate(*arguments)
 
 
 def test_the_help_text_needs_no_pytorch():

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from qwen_audio_chat.evaluation.data import DataError, fingerprint, read_hub, read_jsonl
+from qwen_audio_chat.evaluation.data import LANGUAGE_TAGS, DataError, fingerprint, read_hub, read_jsonl
+from qwen_audio_chat.tokenization import TASK_TAGS
 
 
 @pytest.fixture
@@ -86,7 +87,33 @@ def test_dialogue_asks_for_its_last_answer(folder):
     assert sample.messages[2]["content"][0] == {"type": "audio", "audio": 1}
 
 
+def talk(*content, role="user", answer="A dog."):
+    """A dialogue of one question, whose content is a list of parts, or one malformed thing."""
+    return {"messages": [{"role": role, "content": list(content)}, {"role": "assistant", "content": answer}]}
+
+
+def test_an_answer_may_be_a_list_of_parts(folder):
+    parts = [{"type": "text", "text": "A "}, {"type": "text", "text": "dog."}]
+    [sample] = read_jsonl(write(folder, talk({"type": "text", "text": "What?"}, answer=parts)))
+    assert sample.references == ("A dog.",)
+
+
 GOOD = {"audio": "clips/a.wav", "text": "x"}
+
+
+def test_lines_for_training_are_left_out_and_counted(folder, caplog):
+    lines = [GOOD | {"text": text, "split": split} for text, split in (("a", "train"), ("b", "test"), ("c", "dev"))]
+    missing = {"audio": "elsewhere.wav", "text": "d"}  # in a file with splits, a line without one is for training
+    path = write(folder, *lines, missing)
+    assert [sample.references for sample in read_jsonl(path)] == [("b",), ("c",)]
+    assert 'data.jsonl: left out 2 of 4 lines, which are of the split "train"' in caplog.text
+    assert [sample.references for sample in read_jsonl(path, split="dev")] == [("c",)]
+    with pytest.raises(DataError, match='has no samples but those of the split "train", which need --split train'):
+        read_jsonl(write(folder, lines[0]))
+
+
+def test_languages_are_those_of_the_tags():
+    assert {*LANGUAGE_TAGS} <= {*TASK_TAGS}
 
 
 @pytest.mark.parametrize(
@@ -107,6 +134,24 @@ GOOD = {"audio": "clips/a.wav", "text": "x"}
         ({"messages": "hi"}, 'line 2: "messages" must be turns'),
         ({"messages": []}, 'line 2: "messages" must be turns'),
         ({"messages": [{"role": "user", "content": "hi"}]}, "line 2: a dialogue must end with an assistant"),
+        ({"messages": [{"role": "assistant", "content": "hi"}]}, "line 2: a dialogue must end with an assistant"),
+        (talk({"type": "text", "text": "What?"}, answer=" "), "line 2: a dialogue must end with an assistant"),
+        ({"messages": ["hi"]}, 'line 2: "messages" must be turns'),
+        ({"messages": [{"role": "user", "content": 5}]}, 'line 2: "messages" must be turns'),
+        (talk({"type": "text"}), 'line 2: "messages" must be turns'),
+        (talk({"type": "text", "text": 5}), 'line 2: "messages" must be turns'),
+        (talk({"type": "video", "video": "a.mp4"}), 'line 2: "messages" must be turns'),
+        (talk("text"), 'line 2: "messages" must be turns'),
+        (talk({"type": "text", "text": "x"}, role="robot"), 'line 2: "messages" must be turns'),
+        (talk({"type": "audio", "audio": 5}), 'line 2: "audio" must be the path'),
+        (talk({"type": "text", "text": "\ud83d"}), "line 2: half of a character"),
+        ({**GOOD, "text": "\ud83d"}, "line 2: half of a character"),
+        ("[" * 100000, "line 2: this isn't JSON"),
+        ("1" * 5000, "line 2: this isn't JSON"),
+        ({"audio": "a" * 300, "text": "x"}, "line 2: the audio file aaa"),
+        ({**GOOD, "audio_language": "xx"}, 'line 2: there is no audio_language "xx"; choose one of en, zh,'),
+        ({**GOOD, "text_language": "xx"}, 'line 2: there is no text_language "xx"; choose one of en, zh,'),
+        ({**GOOD, "instruction": "zzz"}, 'line 2: there is no instruction "zzz"; choose one of caption_audiocaps,'),
     ],
 )
 def test_what_is_wrong_is_one_sentence_with_the_line(folder, bad, message):
@@ -126,10 +171,30 @@ def test_missing_empty_or_binary_file(folder):
         read_jsonl(folder / "data.jsonl")
 
 
-def test_fingerprint_tells_data_apart(folder):
-    one = read_jsonl(write(folder, GOOD))
-    other = read_jsonl(write(folder, {**GOOD, "text": "y"}))
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"text": "y"},
+        {"source": "s"},
+        {"question": "q"},
+        {"task": "translate"},
+        {"audio_language": "de"},
+        {"text_language": "de"},
+        {"instruction": "itn"},
+        {"timestamps": True},
+        {"words": [[0.0, 0.1, "x"]]},
+    ],
+)
+def test_fingerprint_covers_all_that_is_asked_and_scored(folder, change):
+    one, other = read_jsonl(write(folder, GOOD)), read_jsonl(write(folder, GOOD | change))
     assert fingerprint(one) == fingerprint(list(one)) != fingerprint(other)
+
+
+def test_fingerprint_covers_the_sound(folder):
+    samples = read_jsonl(write(folder, GOOD))
+    before = fingerprint(samples)
+    soundfile.write(folder / "clips" / "a.wav", np.ones(1600) / 2, 16000)
+    assert fingerprint(samples) != before
 
 
 def test_hugging_face_data_stays_encoded(folder):
@@ -143,6 +208,7 @@ def test_hugging_face_data_stays_encoded(folder):
     table.to_parquet(folder / "hub" / "test.parquet")
     first, second = read_hub(str(folder / "hub"), "test", text_column="sentence")
     assert (first.name, first.references, first.audios[0]()) == ("a.wav", ("hello",), wave)
+    assert fingerprint([first])
     assert second.audios[0].name == "a.wav"
     with pytest.raises(DataError, match='has no column "text"; it has audio, sentence'):
         read_hub(str(folder / "hub"), "test")

@@ -76,6 +76,28 @@ def test_a_line_that_names_its_task_says_all():
     assert tag_prompt(TASKS["asr"], sample(task="transcribe")).instruction == "wo_itn"
 
 
+@pytest.mark.parametrize(
+    ("fields", "tasks"),
+    [
+        ({}, set(TASKS)),
+        ({"task": "transcribe"}, {"asr"}),
+        ({"task": "transcribe", "timestamps": True}, {"asr", "srwt"}),
+        ({"timestamps": True}, {"asr", "srwt"}),
+        ({"instruction": "itn"}, {"asr", "srwt", "s2tt"}),
+        ({"task": "translate"}, {"s2tt"}),
+        ({"task": "caption"}, {"aac"}),
+        ({"instruction": "caption_audiocaps"}, {"aac"}),
+        ({"instruction": "scene"}, {"asc"}),
+        ({"task": "keyword", "instruction": "event"}, {"sound"}),
+        ({"task": "keyword"}, {"asc", "ser", "vsc", "mna", "sound"}),
+        ({"task": "question", "question": "Is it?"}, {"aqa", "lid", "chat"}),
+        ({"messages": ({"role": "user", "content": "hi"},)}, {"chat"}),
+    ],
+)
+def test_a_line_belongs_to_the_task_that_it_names(fields, tasks):
+    assert {name for name, task in TASKS.items() if task.fits(sample(**fields))} == tasks
+
+
 def test_language_of_speech_where_nothing_tells():
     assert languages(TASKS["asr"], sample(), "de") == ("de", "de")
     assert languages(TASKS["s2tt"], sample(), "de") == ("de", "en")

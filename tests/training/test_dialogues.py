@@ -1,5 +1,6 @@
 """Dialogues say what the labels say, about the right audio."""
 
+import json
 import re
 
 import numpy as np
@@ -88,3 +89,39 @@ def test_written_dialogues_are_read_back(clips, tmp_path):
     make.write(talks, tmp_path / "sub/dialogues.jsonl")
     read = read_manifests([tmp_path / "sub/dialogues.jsonl"])
     assert [[a.resolve() for a in talk.audios] for talk in read] == [talk.audios for talk in talks]
+
+
+@pytest.fixture
+def manifest(clips, tmp_path):
+    lines = [{"audio": f"{name}.wav", "text": "dog", "task": "keyword", "instruction": "event"} for name in "cde"]
+    path = tmp_path / "clips.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def test_the_command_writes_dialogues(manifest, tmp_path, capsys):
+    outputs = [tmp_path / "new" / name for name in ("1.jsonl", "2.jsonl", "3.jsonl")]
+    for output, seed in zip(outputs, ("5", "5", "6"), strict=True):
+        words = ["--manifest", str(manifest), "--count", "8", "--seed", seed, "--output", str(output)]
+        assert make.main(words) == 0
+    assert len(read_manifests(outputs[:1])) == 8 and "8 dialogues" in capsys.readouterr().out
+    assert outputs[0].read_text() == outputs[1].read_text() != outputs[2].read_text()
+
+
+def test_the_command_tells_what_is_wrong_in_one_sentence(manifest, tmp_path, capsys):
+    (tmp_path / "none.jsonl").write_text('{"audio": "a.wav", "text": "x", "task": "question", "question": "Why?"}\n')
+    before = manifest.read_text()
+    for options, told in (
+        (("--manifest", tmp_path / "missing.jsonl"), "cannot be read"),
+        (("--manifest", tmp_path / "none.jsonl"), "no clip whose label"),
+        (("--output", manifest), "is there already"),
+        (("--output", tmp_path), "is there already"),
+    ):
+        words = ["--manifest", manifest, "--count", 3, "--output", tmp_path / "out.jsonl", *options]
+        assert make.main(list(map(str, words))) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("Error: ") and told in error and error.count("\n") == 1
+    with pytest.raises(SystemExit):
+        make.main([*map(str, words), "--count", "0"])
+    assert "argument --count: must be at least 1" in capsys.readouterr().err
+    assert manifest.read_text() == before and not (tmp_path / "out.jsonl").exists()
