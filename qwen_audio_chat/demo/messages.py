@@ -55,6 +55,7 @@ class Messages:
         if not visitor.begin_reading():
             yield self.context.refused(text("busy", lang))
             return
+        visitor.is_open = True  # an empty page may go on after the server began anew
         try:
             yield from self._read(visitor, deletions, lang, words, files)
         except Forgotten:

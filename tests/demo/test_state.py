@@ -104,5 +104,7 @@ def test_a_page_of_before_the_server_began_is_told_so(page, clips, warnings):
     list(Messages(page, []).submit({"text": "And now?", "files": []}, True, REQUEST))
     assert warnings == [text("gone", "en")] * 4
     visitor, _ = page.visitor(REQUEST)
-    list(Messages(page, []).submit({"text": "Hello.", "files": []}, False, REQUEST))  # an empty page goes on
-    assert len(visitor.conversation) == 1
+    for number, words in enumerate(("Hello.", "And now?")):  # an empty page goes on
+        list(Messages(page, []).submit({"text": words, "files": []}, number > 0, REQUEST))
+        visitor.interrupt()
+        assert len(visitor.conversation) == number + 1
