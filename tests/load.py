@@ -55,7 +55,8 @@ class Page:
                 with audio.open("rb") as file:
                     path = client.post(f"{self.address}/upload", files={"files": file}).json()[0]
                 uploaded = {"path": path, "orig_name": audio.name, "meta": {"_type": "gradio.FileData"}}
-                self._call(client, session, "submit", [{"text": question, "files": [uploaded]}], Visit())
+                message = {"text": question, "files": [uploaded]}
+                self._call(client, session, "submit", [message, False], Visit())  # a page that shows no conversation
                 chatbot, _, status = self._call(client, session, "answer", SETTINGS, visit)
         visit.answer = "".join(part["text"] for part in chatbot[-1]["content"] if part["type"] == "text")
         visit.first_token = float(re.search(r"first word after ([\d.]+) s", status).group(1))
