@@ -111,9 +111,12 @@ _TAB = """() => {
     }
     return key;
 }"""
+# What was typed and not yet sent outlives a reload as well: Gradio reloads the page when the server comes back.
+_DRAFT = """() => ({ text: sessionStorage.getItem("qa-draft") ?? "", files: [] })"""
 # Gradio shows every audio that waits to be sent as the same note; the style sheet writes its name below. It also leaves
 # the box once a file was chosen: who types goes on there.
-_NAMES = """(message) => requestAnimationFrame(() => {
+_WAITING = """(message) => requestAnimationFrame(() => {
+    sessionStorage.setItem("qa-draft", message?.text ?? "");
     const items = document.querySelectorAll("#qa-box .thumbnail-item");
     items.forEach((item, place) => {
         item.title = item.dataset.name = message?.files?.[place]?.orig_name ?? "";
@@ -181,8 +184,9 @@ def _wire(demo, messages: Messages, answers: Answers, changes: Changes, outputs,
         demo.state_holder.time_last_used.pop(request.session_hash, None)
 
     demo.load(opened, gr.Textbox(visible=False), view, js=_TAB, **NOW)
+    demo.load(None, None, box, js=_DRAFT, **NOW)
     demo.unload(left)
-    box.change(None, box, js=_NAMES, **NOW)
+    box.change(None, box, js=_WAITING, **NOW)
     box.submit(messages.submit, [box, gr.Checkbox(visible=False)], due, js=_SHOWS_TALK, **taking)
     chatbot.example_select(messages.example, None, due, **taking)
     for listener, handler in (

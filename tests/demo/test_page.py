@@ -288,3 +288,15 @@ def test_a_reload_keeps_the_conversation(visit, clips, page_chat):
     twin.page.wait_for_timeout(4000)
     assert twin.questions() == [], "a tab that is still open is nobody else's"
     assert len(visitor.questions()) == 3
+
+
+def test_a_reload_keeps_what_was_typed(visit):
+    visitor = visit()
+    draft = "document.querySelector('#qa-box textarea')?.value === {0!r} && sessionStorage['qa-draft'] === {0!r}"
+    visitor.page.fill("#qa-box textarea", "Not yet sent")
+    visitor.page.wait_for_function(draft.format("Not yet sent"))
+    visitor.page.reload()
+    visitor.page.wait_for_function(draft.format("Not yet sent"))
+    visitor.open_sidebar()
+    visitor.press("#qa-delete")
+    visitor.page.wait_for_function(draft.format(""))
