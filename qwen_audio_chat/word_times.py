@@ -56,7 +56,8 @@ def forced_alignment(log_probs: np.ndarray, classes: Sequence[int]) -> np.ndarra
 def word_times(text: str, log_probs: np.ndarray, letters: str) -> list[TimedWord]:
     """The words of a transcript with their times in seconds, on the grid of the frames.
 
-    A word without letters (a number in digits) takes no time, at the end of the one before it.
+    Every word takes a frame at least, while there are any; one without letters (a number in digits) takes the frame
+    after the word before it.
 
     Args:
         text: what is said.
@@ -72,12 +73,13 @@ def word_times(text: str, log_probs: np.ndarray, letters: str) -> list[TimedWord
     path = forced_alignment(log_probs, [each for classes in spelled for each in (space, *classes)])
     if path is None:
         return []
-    spans, place, clock = [], 0, 0.0
+    spans, place, clock, length = [], 0, 0.0, len(log_probs) * FRAME_S
     for classes in spelled:
         own = path[place + 1 : place + 1 + len(classes)] * FRAME_S
         place += 1 + len(classes)
         start, end = (own[0], own[-1] + FRAME_S) if len(own) else (clock, clock)
-        spans.append([max(clock, start), max(clock, end)])
+        start = max(clock, start)
+        spans.append([start, min(length, max(start + FRAME_S, end))])
         clock = spans[-1][1]
     for left, right in zip(spans, spans[1:], strict=False):
         if 0 < right[0] - left[1] <= PAUSE_S:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from qwen_audio_chat.demo.transcripts import readable
 from qwen_audio_chat.generation import GenerationOptions
 from qwen_audio_chat.tags import TaskPrompt, TimedWord, parse_words, write_words
 from qwen_audio_chat.task_reply import TaskReply
@@ -57,12 +58,19 @@ def test_words_stand_where_their_letters_are_heard():
     assert words == [
         TimedWord(0.40, 0.56, "Hi,"),  # the gap of two frames to the next word is shared
         TimedWord(0.56, 0.80, "me"),
-        TimedWord(0.80, 0.80, "5"),  # without letters, it takes no time
+        TimedWord(0.80, 0.84, "5"),  # without letters, it takes one frame
         TimedWord(1.60, 1.80, "ok"),
     ]
-    assert [word for word in parse_words("<|0.00|>" + write_words(words)) if word.word != "5"] == [
-        words[0], words[1], words[3]
-    ]  # fmt: skip
+    assert parse_words("<|0.00|>" + write_words(words)) == words
+
+
+def test_numbers_in_digits_are_neither_lost_nor_beyond_the_end():
+    log_probs = heard((10, "h"), (12, "i"), (19, "o"), frames=20)
+    words = word_times("1984 hi 5 o 7", log_probs, LETTERS)
+    text = write_words(words)
+    assert readable("<|0.00|>" + write_words(words[:-1])) == "1984 hi 5 o"
+    assert [word.word for word in parse_words("<|0.00|>" + text)] == ["1984", "hi", "5", "o", "7"]
+    assert words[0] == TimedWord(0.0, 0.04, "1984") and words[-1].end == 0.8
 
 
 def test_a_model_that_spells_answers_with_times(tiny_chat, clip):
