@@ -119,10 +119,10 @@ class Changes:
         """Go on with an exported conversation; one that can't be read changes nothing."""
         visitor, lang = self.context.visitor(request)
         visitor.remember_upload(Path(file))
-        deletions = visitor.deletions
+        dropped = visitor.dropped
         try:
             conversation = conversation_files.read(Path(file), visitor, lang)
-            with visitor.keeping(deletions):
+            with visitor.keeping(dropped):
                 visitor.interrupt()
                 visitor.conversation, visitor.note, visitor.status = conversation, "", []
         except Forgotten:

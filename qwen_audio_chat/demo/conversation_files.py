@@ -32,11 +32,12 @@ _SUFFIX = {"markdown": "md", "json": "json"}
 
 def write(visitor: Visitor, kind: str, lang: str) -> Path:
     """Write the conversation as "markdown" or "json" into the visitor's folder and return the path."""
-    content = to_markdown(visitor.conversation, lang) if kind == "markdown" else to_json(visitor.conversation)
-    folder = visitor.folder / secrets.token_hex(8)
-    folder.mkdir(parents=True)
-    path = folder / f"conversation.{_SUFFIX[kind]}"
-    path.write_text(content, encoding="utf-8")
+    with visitor.lock:  # nothing is written once everything is deleted
+        content = to_markdown(visitor.conversation, lang) if kind == "markdown" else to_json(visitor.conversation)
+        folder = visitor.folder / secrets.token_hex(8)
+        folder.mkdir(parents=True)
+        path = folder / f"conversation.{_SUFFIX[kind]}"
+        path.write_text(content, encoding="utf-8")
     return path
 
 
@@ -72,11 +73,11 @@ def read(path: Path, visitor: Visitor, lang: str) -> Conversation:
 
     Raises:
         ValueError: the file is something else, damaged, or holds too much; the conversation stays.
-        state.Forgotten: the visitor had everything deleted meanwhile.
+        state.Forgotten: the visitor left, or had everything deleted, meanwhile.
     """
-    deletions = visitor.deletions
+    dropped = visitor.dropped
     try:
-        document = json.loads(path.read_text(encoding="utf-8-sig"))
+        document = json.loads(path.read_text(encoding="utf-8-sig"), parse_int=float)  # no number is too long for it
         if document["format"] != FORMAT:
             raise ValueError("it is of another format.")
         waiting = [_parse(message) for message in document["messages"]]
@@ -98,7 +99,7 @@ def read(path: Path, visitor: Visitor, lang: str) -> Conversation:
             loading = load_fitting((data for _, data in audios), visitor.chat.info, lang)
             clips = []
             for (name, _), waveform in zip(audios, loading, strict=True):
-                with visitor.keeping(deletions):
+                with visitor.keeping(dropped):
                     clips.append(visitor.add_clip(name, waveform))
             conversation.append(user_message(words, clips))
     return conversation
@@ -116,5 +117,5 @@ def _parse(message: dict) -> tuple[str, list[tuple[str, bytes]], str]:
     names = [str(part["name"])[:200] for part in audios]
     for each in (words, *names):
         each.encode()  # a lone surrogate can't be shown
-    sounds = [base64.b64decode(part["wav"], validate=True) for part in audios]
+    sounds = [base64.b64decode(part["wav"].encode(), validate=True) for part in audios]
     return role, list(zip(names, sounds, strict=True)), words

@@ -51,42 +51,42 @@ class Messages:
         return "busy" if visitor.answering else self.context.not_now(visitor, shows_talk=shows_talk)
 
     def _take(self, visitor: Visitor, lang: str, words: str, files: list[Path]) -> Iterator[tuple]:
-        deletions = visitor.deletions
-        if not visitor.begin_reading():
+        dropped = visitor.begin_reading()
+        if dropped is None:
             yield self.context.refused(text("busy", lang))
             return
         visitor.is_open = True  # an empty page may go on after the server began anew
         try:
-            yield from self._read(visitor, deletions, lang, words, files)
+            yield from self._read(visitor, dropped, lang, words, files)
         except Forgotten:
-            return  # the page shows already that everything is deleted
+            return  # the page is gone, or shows already that everything is deleted
         finally:
-            if visitor.deletions == deletions:
+            if visitor.dropped == dropped:
                 visitor.reading = False
 
-    def _read(self, visitor: Visitor, deletions: int, lang: str, words: str, files: list[Path]) -> Iterator[tuple]:
+    def _read(self, visitor: Visitor, dropped: int, lang: str, words: str, files: list[Path]) -> Iterator[tuple]:
         """Nothing is yielded within the visitor's lock: Gradio goes on with a generator in another thread."""
         names = [visitor.names.get(file, file.name) for file in files]
         waveforms, loading = [], load_fitting(files, self.context.chat.info, lang)
         for file, name in zip(files, names, strict=True):
-            with visitor.keeping(deletions):
+            with visitor.keeping(dropped):
                 visitor.remember_upload(file)
             reading = text("decoding", lang, name=name) + " …"
             yield gr.skip(), gr.skip(), self.context.status(activity=reading), gr.skip()
             try:
                 waveforms.append(next(loading))
             except AudioError as error:
-                with visitor.keeping(deletions):  # a file is gone with everything else
+                with visitor.keeping(dropped):  # a file is gone with everything else
                     refused = self.context.refused(text("bad_file", lang, name=name, error=explain(error, lang)))
                 yield refused
                 yield gr.skip(), gr.skip(), self.context.status(visitor), gr.skip()
                 return
         clips = []
         for name, waveform in zip(names, waveforms, strict=True):
-            with visitor.keeping(deletions):
+            with visitor.keeping(dropped):
                 clips.append(visitor.add_clip(name, waveform))
         words = words or question("hear" if len(clips) == 1 else "hear_each", self._spoken(lang))
-        with visitor.keeping(deletions):
+        with visitor.keeping(dropped):
             visitor.conversation.append(user_message(words, clips))
             view = self.context.due(visitor, lang, {"text": "", "files": []})
         yield view

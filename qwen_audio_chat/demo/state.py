@@ -43,7 +43,7 @@ class Clip:
 
 
 class Forgotten(Exception):
-    """The visitor had everything deleted while something was still being read."""
+    """The visitor left, or had everything deleted, while something was still being read."""
 
 
 @dataclass
@@ -67,7 +67,7 @@ class Visitor:
     answering: bool = False  # a message waits for its answer or is being answered
     started: bool = False  # and the model is at it
     left_at: float | None = None
-    deletions: int = 0  # how often everything was deleted
+    dropped: int = 0  # how often what was being read was given up: the visitor left, or had everything deleted
     lock: threading.RLock = field(default_factory=threading.RLock)
     _session: Session | None = None
 
@@ -86,24 +86,31 @@ class Visitor:
         if session is not None:
             self.chat.close_session(session)
 
-    def begin_reading(self) -> bool:
-        """Whether the audios of a new message may be read: of one at a time, once the last is answered."""
+    def begin_reading(self) -> int | None:
+        """`dropped` if the audios of a new message may be read, else None: one at a time, once the last is answered."""
         with self.lock:
-            is_free = not (self.reading or self.answering)
-            self.reading = self.reading or is_free
-            return is_free
+            if self.reading or self.answering:
+                return None
+            self.reading = True
+            return self.dropped
 
     @contextmanager
-    def keeping(self, deletions: int) -> Iterator[None]:
-        """Hold the lock, to keep what began to be read after so many deletions.
+    def keeping(self, dropped: int) -> Iterator[None]:
+        """Hold the lock, to keep what began to be read when `dropped` was this.
 
         Raises:
-            Forgotten: there was another one since.
+            Forgotten: it was given up since.
         """
         with self.lock:
-            if self.deletions != deletions:
+            if self.dropped != dropped:
                 raise Forgotten
             yield
+
+    def drop_reading(self) -> None:
+        """Give up what is being read."""
+        with self.lock:
+            self.dropped += 1
+            self.reading = False
 
     def add_clip(self, name: str, waveform: np.ndarray) -> Clip:
         """Keep a 16 kHz waveform, float32 [samples], for players and for the model."""
@@ -133,8 +140,7 @@ class Visitor:
         """Delete all that is known of the visitor; the page can be used on."""
         with self.lock:
             self.interrupt()
-            self.deletions += 1
-            self.reading = False
+            self.drop_reading()
             self.conversation, self.note, self.status = Conversation(), "", []
             self.close_session()
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -212,7 +218,7 @@ class Visitors:
             return
         with visitor.lock:
             visitor.cancel.set()
-            visitor.reading = False
+            visitor.drop_reading()
             if visitor.answering and not visitor.started:
                 visitor.interrupt()
                 visitor.note = note

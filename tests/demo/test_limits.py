@@ -162,3 +162,14 @@ def test_small_files_of_long_silence_are_read_no_further_than_there_is_room(page
     with pytest.raises(gr.Error, match="use a shorter part"):
         Programs(page).listen(" ".join(["data:audio/flac;base64," + sound["wav"]] * 20), "What?")
     assert len(read) <= 2 and page.answering() == 0
+
+
+@pytest.mark.parametrize(
+    "messages", ["1" * 5000, '[{"role": "user", "content": [{"type": "audio", "name": "a", "wav": "\u00e9"}]}]']
+)
+def test_a_damaged_conversation_is_told_in_one_sentence(page_chat, tmp_path, messages):
+    visitor, _ = context.PageContext(page_chat).visitor(gr.Request(session_hash="somebody", headers={}))
+    path = tmp_path / "damaged.json"
+    path.write_text(f'{{"format": "{conversation_files.FORMAT}", "messages": {messages}}}', encoding="utf-8")
+    with pytest.raises(ValueError, match="^a part of it is missing or damaged.$"):
+        conversation_files.read(path, visitor, "en")

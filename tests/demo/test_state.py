@@ -79,11 +79,32 @@ def test_what_is_deleted_while_it_is_read_stays_deleted(page, clips, warnings):
 
 def test_nothing_is_kept_of_before_a_deletion(page, clip):
     visitor, _ = page.visitor(REQUEST)
-    deletions = visitor.deletions
+    dropped = visitor.dropped
     visitor.forget()
-    with pytest.raises(Forgotten), visitor.keeping(deletions):
+    with pytest.raises(Forgotten), visitor.keeping(dropped):
         visitor.add_clip("tone.wav", clip(1.0))
     assert not visitor.folder.exists()
+
+
+def test_a_reload_while_a_message_is_read_keeps_what_was_said(page, clips, warnings):
+    visitor = page.visitors.rejoin("before", "k" * 40)
+    visitor.conversation.ask("Hello.").answer("Hi.")
+    message = {"text": "What?", "files": [str(clips["low"])]}
+    reading = Messages(page, []).submit(message, True, gr.Request(session_hash="before", headers={}))
+    next(reading)
+    page.visitors.leave("before")
+    assert list(reading) == [] and not visitor.answering
+    assert page.visitors.rejoin("after", "k" * 40) is visitor and len(visitor.conversation) == 2
+    list(Messages(page, []).submit(message, True, gr.Request(session_hash="after", headers={})))
+    assert visitor.answering and not warnings
+
+
+def test_a_deletion_as_a_message_comes_in_leaves_nobody_busy(page, clips):
+    visitor, _ = page.visitor(REQUEST)
+    begin = visitor.begin_reading
+    visitor.begin_reading = lambda: visitor.forget() or begin()
+    list(Messages(page, []).submit({"text": "What?", "files": [str(clips["low"])]}, False, REQUEST))
+    assert visitor.answering and not visitor.reading
 
 
 def test_one_message_is_read_at_a_time(page, clips, warnings):
