@@ -3,7 +3,7 @@
 import sys
 
 from qwen_audio_chat.__main__ import main
-from qwen_audio_chat.demo.command import launch
+from qwen_audio_chat.commands.serve_command import launch
 
 __all__ = ["launch"]
 

@@ -9,8 +9,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # Imported when first used: a help text, or the process that decodes a file, need not wait for PyTorch.
 _PUBLIC = {
-    "AudioChat": ".pipeline", "Conversation": ".chatml", "GenerationOptions": ".generation", "load": ".loading",
-    "answer": ".task_reply",
+    "AudioChat": ".chat", "Conversation": ".prompts.messages", "GenerationOptions": ".engine.sampling",
+    "load": ".loading", "answer": ".answering",
 }  # fmt: skip
 
 __all__ = list(_PUBLIC)

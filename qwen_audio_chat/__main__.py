@@ -4,15 +4,15 @@ import argparse
 import importlib
 import sys
 
-from .commands import told
+from .commands.arguments import told
 
 COMMANDS = {
-    "serve": (".demo.command", "open the page for a browser"),
-    "chat": (".terminal", "ask about audio files, once or in a conversation"),
-    "transcribe": (".transcription", "write a transcript for each audio file of a folder"),
-    "train": (".training.cli", "run a stage of training, or fine-tune a model"),
-    "evaluate": (".evaluation.cli", "measure a model on a task of the paper"),
-    "benchmark": (".benchmark.cli", "measure how fast a model answers here"),
+    "serve": (".commands.serve_command", "open the page for a browser"),
+    "chat": (".commands.chat_command", "ask about audio files, once or in a conversation"),
+    "transcribe": (".commands.transcribe_command", "write a transcript for each audio file of a folder"),
+    "train": (".training.run", "run a stage of training, or fine-tune a model"),
+    "evaluate": (".commands.evaluate_command", "measure a model on a task of the paper"),
+    "benchmark": (".commands.benchmark_command", "measure how fast a model answers here"),
 }
 
 

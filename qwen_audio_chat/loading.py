@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .pipeline import AudioChat
+    from .chat import AudioChat
 
 POCKET = Path(__file__).resolve().parent.parent / "assets" / "pocket"
 OFFICIAL = "Qwen/Qwen-Audio-Chat"
@@ -35,8 +35,8 @@ def load(
     """
     import torch  # here, for a help text need not wait for it
 
+    from .chat import AudioChat
     from .model.checkpoint import load_model
-    from .pipeline import AudioChat
 
     if model is None:
         model = OFFICIAL if device in ("auto", "cuda") and torch.cuda.is_available() else str(POCKET)

@@ -10,12 +10,13 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
+from qwen_audio_chat.chat import AudioChat
 from qwen_audio_chat.loading import POCKET
 from qwen_audio_chat.model import QwenAudioConfig, QwenAudioForConditionalGeneration, QwenAudioProcessor
 from qwen_audio_chat.model.checkpoint import load_model
-from qwen_audio_chat.pipeline import AudioChat
-from qwen_audio_chat.tokenization import AUDIO_END, AUDIO_PLACEHOLDER, AUDIO_START, END_OF_TEXT, special_tokens
+from qwen_audio_chat.prompts.tokenizer import AUDIO_END, AUDIO_PLACEHOLDER, AUDIO_START, END_OF_TEXT, special_tokens
 from qwen_audio_chat.training.alignment import LETTERS
+from tests.official import expected, official_folder, official_processor, vocabulary  # noqa: F401  fixtures
 
 SENTENCES = (
     "What is said in the audio? The person says that the weather is fine today.",

@@ -22,7 +22,7 @@ import httpx
 import numpy as np
 import soundfile
 
-from qwen_audio_chat.audio import load_audio
+from qwen_audio_chat.audio.decoding import load_audio
 
 REPOSITORY = Path(__file__).parents[1]
 SETTINGS = [False, 1.0, 0.5, 0, 1.0, 16, ""]  # greedy, 16 new tokens; in the order of the page

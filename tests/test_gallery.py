@@ -2,13 +2,13 @@
 
 import pytest
 
-from qwen_audio_chat.chatml import Conversation
+from qwen_audio_chat.answering import answer
 from qwen_audio_chat.demo.examples import EXAMPLES, load_examples
 from qwen_audio_chat.evaluation.metrics import edit_counts
 from qwen_audio_chat.evaluation.normalization import normalize
 from qwen_audio_chat.loading import POCKET, load
-from qwen_audio_chat.tags import parse_words
-from qwen_audio_chat.task_reply import answer
+from qwen_audio_chat.prompts.messages import Conversation
+from qwen_audio_chat.prompts.tags import parse_words
 
 RIGHT = {
     "A voice menu": "press one to enter an extension, press two to use the directory",

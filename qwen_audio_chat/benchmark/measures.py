@@ -12,11 +12,13 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..audio import SAMPLE_RATE, load_audio, log_mel, to_wav_bytes
-from ..chatml import Conversation
-from ..generation import GenerationOptions, KeyValueCache
+from ..audio.decoding import SAMPLE_RATE, load_audio, to_wav_bytes
+from ..audio.features import log_mel
+from ..chat import AudioChat
+from ..engine.cache import KeyValueCache
+from ..engine.sampling import GenerationOptions
 from ..model.quantized_layers import QuantizedLinear
-from ..pipeline import AudioChat
+from ..prompts.messages import Conversation
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "assets" / "examples"
 QUESTIONS = (

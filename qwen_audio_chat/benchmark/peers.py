@@ -23,7 +23,7 @@ from transformers import (
     WhisperForConditionalGeneration,
 )
 
-from ..pipeline import AudioChat
+from ..chat import AudioChat
 from .measures import timed
 
 PROMPT, NEW_TOKENS = 100, 32

@@ -6,12 +6,12 @@ import json
 import secrets
 from pathlib import Path
 
-from ..chatml import Conversation
-from .messages import MAX_CHARACTERS, load_fitting, user_message
+from ..prompts.messages import Conversation
+from ..transcripts.timed_words import readable
+from .ask_handlers import MAX_CHARACTERS, load_fitting, user_message
 from .render import message_clips, message_text, walk
-from .state import Visitor
 from .texts import duration, text
-from .transcripts import readable
+from .visitors import Visitor
 
 FORMAT = "qwen-audio-chat conversation"
 VERSION = 1

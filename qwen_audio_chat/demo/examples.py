@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from ..audio import load_audio
+from ..audio.decoding import load_audio
 from .spectrogram import save_picture
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "assets" / "examples"

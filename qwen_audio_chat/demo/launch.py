@@ -13,7 +13,7 @@ from starlette.middleware import Middleware
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 
-from .api import MCP_TOOL, has_mcp
+from .api_handlers import MCP_TOOL, has_mcp
 from .render import model_name
 from .texts import I18N
 

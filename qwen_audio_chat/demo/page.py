@@ -9,15 +9,15 @@ from pathlib import Path
 import gradio as gr
 from gradio.utils import get_upload_folder
 
-from ..generation import GenerationOptions
-from ..pipeline import AudioChat
-from ..questions import LANGUAGE_NAMES
-from .answers import Answers
-from .api import MCP_TOOL, Programs, has_mcp
-from .changes import Changes
-from .context import PageContext
+from ..chat import AudioChat
+from ..engine.sampling import GenerationOptions
+from ..prompts.questions import LANGUAGE_NAMES
+from .answer_handlers import Answers
+from .api_handlers import MCP_TOOL, Programs, has_mcp
+from .ask_handlers import Messages
+from .edit_handlers import Changes
 from .examples import EXAMPLES, load_examples
-from .messages import Messages
+from .page_state import PageContext
 from .presets import PRESETS
 from .texts import label, language, text
 

@@ -13,12 +13,12 @@ from urllib.parse import quote
 
 import gradio as gr
 
-from .. import subtitles
-from ..chatml import content_parts
-from ..pipeline import ModelInfo
-from . import transcripts
-from .state import Clip, Visitor
+from ..chat import ModelInfo
+from ..prompts.messages import content_parts
+from ..transcripts import subtitles
+from ..transcripts import timed_words as transcripts
 from .texts import duration, text
+from .visitors import Clip, Visitor
 
 # The Chatbot sanitizes text but still takes it for HTML. A zero-width space where a tag or an entity would begin makes
 # it plain; `unguard` takes it away from what comes back edited.

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..audio import HOP_LENGTH, log_mel, split_audio
+from ..audio.cutting import split_audio
+from ..audio.features import HOP_LENGTH, log_mel
 
 MAX_WIDTH = 2000  # pixels; longer audios are averaged
 

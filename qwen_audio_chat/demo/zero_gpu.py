@@ -6,10 +6,10 @@ reuse in the next turn.
 
 from collections.abc import Iterator, Sequence
 
-from ..audio import SAMPLE_RATE
-from ..chatml import content_parts
-from ..generation import GenerationOptions
-from ..pipeline import AudioChat
+from ..audio.decoding import SAMPLE_RATE
+from ..chat import AudioChat
+from ..engine.sampling import GenerationOptions
+from ..prompts.messages import content_parts
 from ..reply import Reply
 
 # Seconds of GPU asked for: set up, and then so many tokens and seconds of audio a second. Guesses, on the safe side.

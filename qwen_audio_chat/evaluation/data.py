@@ -10,9 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..chatml import content_parts
-from ..tags import LANGUAGES, TASKS
-from ..tokenization import INSTRUCTION_TAGS
+from ..prompts.messages import content_parts
+from ..prompts.tags import LANGUAGES, TASKS
+from ..prompts.tokenizer import INSTRUCTION_TAGS
 
 OFFICIAL_FIELDS = frozenset({"audio", "gt", "source", "question"})
 MANIFEST_FIELDS = frozenset(

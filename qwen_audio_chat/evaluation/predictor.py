@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 import torch
 from transformers import StoppingCriteria
 
-from ..generation import GenerationOptions, RepetitionGuard
-from ..tags import TaskPrompt
-from ..task_reply import TaskReply
+from ..answering import TaskReply
+from ..engine.generation import RepetitionGuard
+from ..engine.sampling import GenerationOptions
+from ..prompts.tags import TaskPrompt
 from .prompting import Request
 
 if TYPE_CHECKING:
-    from ..pipeline import AudioChat
+    from ..chat import AudioChat
 
 
 def weights_fingerprint(model: torch.nn.Module) -> str:

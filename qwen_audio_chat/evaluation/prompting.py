@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from ..questions import LANGUAGE_NAMES, wants_transcript
-from ..tags import LANGUAGES, TaskPrompt, default_audio_language
+from ..prompts.questions import LANGUAGE_NAMES, wants_transcript
+from ..prompts.tags import LANGUAGES, TaskPrompt, default_audio_language
 from .data import DataError, Sample
 from .tasks import CHAT_TOKENS, Task
 

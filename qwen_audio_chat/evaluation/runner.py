@@ -12,7 +12,8 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from tqdm import tqdm
 
-from ..audio import MAX_CLIP_SECONDS, SAMPLE_RATE, AudioError, load_audio, split_audio
+from ..audio.cutting import MAX_CLIP_SECONDS, split_audio
+from ..audio.decoding import SAMPLE_RATE, AudioError, load_audio
 from ..files import claim, write_whole
 from .data import DataError, Sample, fingerprint
 from .normalization import CHARACTER_LANGUAGES

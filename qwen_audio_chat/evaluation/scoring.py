@@ -3,11 +3,11 @@
 import re
 from collections.abc import Sequence
 
-from ..tags import parse_note, strip_tags
-from .captions import caption_metrics
+from ..prompts.tags import parse_note, strip_tags
+from .caption_metrics import caption_metrics
 from .metrics import Metric, accuracy, bleu, chrf, edit_counts, error_rate, timing
 from .normalization import CHARACTER_LANGUAGES, normalize
-from .notes import note_metrics
+from .note_metrics import note_metrics
 from .predictions import Prediction
 
 Scores = dict[str, Metric]

@@ -7,9 +7,9 @@ an answer may be, and how answers are scored.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ..questions import QUESTIONS
-from ..tags import TASKS as TAG_TASKS
-from ..tags import TaskPrompt
+from ..prompts.questions import QUESTIONS
+from ..prompts.tags import TASKS as TAG_TASKS
+from ..prompts.tags import TaskPrompt
 from . import scoring
 from .data import Sample
 from .metrics import Metric

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 
-from ..tags import SILENCE, TimedWord, write_words
+from ..prompts.tags import SILENCE, TimedWord, write_words
 
 _TIME = re.compile(r"<\|(\d{1,2}\.\d+)\|>")
 _TAG = re.compile(r"<\|(?!sil\|>)[^|<>]*\|>")

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
-from ..tokenization import AUDIO_END, AUDIO_PLACEHOLDER, AUDIO_START
+from ..prompts.tokenizer import AUDIO_END, AUDIO_PLACEHOLDER, AUDIO_START
 from .configuration import QwenAudioConfig
 from .modeling import QwenAudioForConditionalGeneration
 from .official import LICENCE

@@ -10,15 +10,7 @@ from transformers import GenerationConfig
 from transformers.conversion_mapping import register_checkpoint_conversion_mapping
 from transformers.core_model_loading import Chunk, WeightConverter, WeightRenaming
 
-from ..tokenization import (
-    AUDIO_END,
-    AUDIO_PLACEHOLDER,
-    AUDIO_START,
-    END_OF_TEXT,
-    IM_END,
-    IM_START,
-    special_tokens,
-)
+from ..prompts.tokenizer import AUDIO_END, AUDIO_PLACEHOLDER, AUDIO_START, END_OF_TEXT, IM_END, IM_START, special_tokens
 
 MODEL_TYPE = "qwen"
 VOCABULARY_FILE = "qwen.tiktoken"

@@ -7,10 +7,12 @@ import torch
 from transformers import AutoProcessor, BatchFeature, PreTrainedTokenizerFast, ProcessorMixin
 from transformers.utils import cached_file
 
-from .. import audio as audio_lib
-from .. import chatml
-from ..tags import TaskPrompt
-from ..tokenization import tokenizer_from_tiktoken
+from ..audio.cutting import split_audio
+from ..audio.decoding import load_audio
+from ..audio.features import log_mel, num_mel_tokens
+from ..prompts import chatml
+from ..prompts.tags import TaskPrompt
+from ..prompts.tokenizer import tokenizer_from_tiktoken
 from .configuration import QwenAudioConfig
 from .official import VOCABULARY_FILE
 
@@ -72,7 +74,7 @@ class QwenAudioProcessor(ProcessorMixin):
         rows, clips = [], []
         for messages in conversations:
             pieces = [self.clips(audio) for audio in chatml.conversation_audios(messages)]
-            counts = [[audio_lib.num_mel_tokens(clip) for clip in group] for group in pieces]
+            counts = [[num_mel_tokens(clip) for clip in group] for group in pieces]
             chat = chatml.encode_conversation(
                 self.tokenizer, messages, counts, add_generation_prompt=add_generation_prompt
             )
@@ -102,7 +104,7 @@ class QwenAudioProcessor(ProcessorMixin):
         rows, clips = [], []
         for prompt, source in zip(prompts, sources, strict=True):
             group = self.clips(source)
-            ids = [i for clip in group for i in chatml.encode_audio(self.tokenizer, audio_lib.num_mel_tokens(clip))]
+            ids = [i for clip in group for i in chatml.encode_audio(self.tokenizer, num_mel_tokens(clip))]
             rows.append(ids + self.encode_prompt(prompt))
             clips += group
         return self.collate(rows, clips)
@@ -118,8 +120,8 @@ class QwenAudioProcessor(ProcessorMixin):
 
         `frames` is a multiple of two: 2 T of the encoder, which makes T // 2 = frames // 4 tokens of it.
         """
-        pieces = audio_lib.split_audio(audio_lib.load_audio(source))
-        return [audio_lib.log_mel(piece, self.num_mel_bins) for piece in pieces]
+        pieces = split_audio(load_audio(source))
+        return [log_mel(piece, self.num_mel_bins) for piece in pieces]
 
     def collate(self, rows: Sequence[Sequence[int]], clips: Sequence[torch.Tensor]) -> BatchFeature:
         """Pad ids on the left and log-mels on the right, with zeros."""

@@ -22,7 +22,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast
 
-from ..word_times import letter_classes
+from ..ctc.forced_alignment import letter_classes
 
 HEAD_FILE = "alignment.safetensors"
 MERGES = 5000

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerFast
 
-from ..questions import UNKNOWN
-from ..tags import parse_note
+from ..prompts.questions import UNKNOWN
+from ..prompts.tags import parse_note
 from .alignment import ctc_targets, name_targets
 from .dialogues import loudness, note_name
 from .manifest import Clip, Example

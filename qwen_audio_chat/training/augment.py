@@ -8,7 +8,7 @@ import librosa
 import numpy as np
 from scipy.fft import irfft, next_fast_len, rfft
 
-from ..audio import SAMPLE_RATE
+from ..audio.decoding import SAMPLE_RATE
 
 REVERBERANT = 0.35
 COLOURED = 0.5

@@ -7,10 +7,12 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from .. import audio as audio_lib
-from ..chatml import encode_audio, encode_conversation, encode_text, encode_timed_words
+from ..audio.cutting import split_audio
+from ..audio.decoding import AudioError, load_audio
+from ..audio.features import log_mel, num_mel_tokens
 from ..model import QwenAudioProcessor
-from ..tokenization import END_OF_TEXT
+from ..prompts.chatml import encode_audio, encode_conversation, encode_text, encode_timed_words
+from ..prompts.tokenizer import END_OF_TEXT
 from .alignment import BLANK, letter_targets
 from .alignment_targets import alignment_target
 from .manifest import Clip, Dialogue, Example, ManifestError
@@ -97,7 +99,7 @@ class Collator:
     def _row(self, example: Example, rng: np.random.Generator) -> Row:
         pieces = [self._clips(example, path, rng) for path in example.audios]
         clips = [clip for group in pieces for clip in group]
-        counts = [[audio_lib.num_mel_tokens(clip) for clip in group] for group in pieces]
+        counts = [[num_mel_tokens(clip) for clip in group] for group in pieces]
         names, spellings = ([[] for _ in clips] for _ in range(2))
         if (told := alignment_target(example)) and len(clips) == 1:
             names = [told.tokens(self.processor.tokenizer)]
@@ -110,12 +112,12 @@ class Collator:
 
     def _clips(self, example: Example, path, rng: np.random.Generator) -> list[torch.Tensor]:
         try:
-            waveform = audio_lib.load_audio(path)
-        except audio_lib.AudioError as error:
+            waveform = load_audio(path)
+        except AudioError as error:
             raise ManifestError(f"{example.origin}: {error}") from error
         if self.augment is not None and rng.random() < self.augment_probability:
             waveform = self.augment(waveform, rng)
-        clips = [audio_lib.log_mel(piece, self.processor.num_mel_bins) for piece in audio_lib.split_audio(waveform)]
+        clips = [log_mel(piece, self.processor.num_mel_bins) for piece in split_audio(waveform)]
         return [mask_features(clip, rng) for clip in clips] if self.mask_features else clips
 
     def encode_clip(self, example: Clip, counts: Sequence[Sequence[int]]) -> tuple[list[int], list[int]]:

@@ -18,11 +18,11 @@ from pathlib import Path
 import librosa
 import numpy as np
 
-from ..chatml import Conversation, conversation_audios
-from ..commands import number, told
+from ..commands.arguments import number, told
 from ..files import write_whole
-from ..questions import DECLINE, LANGUAGE_NAMES, TRANSCRIBE, UNKNOWN, question
-from ..tags import parse_note
+from ..prompts.messages import Conversation, conversation_audios
+from ..prompts.questions import DECLINE, LANGUAGE_NAMES, TRANSCRIBE, UNKNOWN, question
+from ..prompts.tags import parse_note
 from .manifest import Clip, Dialogue, read_manifests
 
 WEIGHTS = {"transcribe": 0.35, "sound": 0.28, "language": 0.14, "translate": 0.1, "note": 0.06, "nothing": 0.07}

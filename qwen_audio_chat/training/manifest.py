@@ -19,10 +19,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
-from ..audio import MAX_CLIP_SECONDS, SAMPLE_RATE, AudioError, load_audio
-from ..chatml import content_parts, conversation_audios
-from ..tags import TaskPrompt, TimedWord, default_audio_language, parse_note
-from ..tokenization import INSTRUCTION_TAGS, TASK_TAGS
+from ..audio.cutting import MAX_CLIP_SECONDS
+from ..audio.decoding import SAMPLE_RATE, AudioError, load_audio
+from ..prompts.messages import content_parts, conversation_audios
+from ..prompts.tags import TaskPrompt, TimedWord, default_audio_language, parse_note
+from ..prompts.tokenizer import INSTRUCTION_TAGS, TASK_TAGS
 
 SPLITS = ("train", "dev", "test")
 _TEXTS = ("audio", "text", "task", "audio_language", "text_language", "instruction", "question", "heard", "split")

@@ -13,8 +13,8 @@ from pathlib import Path
 from peft import PeftModel
 from transformers import AutoProcessor
 
-from ..commands import told
-from .cli import load_model
+from ..commands.arguments import told
+from .run import load_model
 
 
 def merge(source: str | Path, adapter: str | Path, output: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
-from ..tokenization import special_tokens
+from ..prompts.tokenizer import special_tokens
 from .objective import QwenAudioForTraining
 
 

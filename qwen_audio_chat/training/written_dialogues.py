@@ -19,9 +19,9 @@ from pathlib import Path
 
 import httpx
 
-from ..audio import AudioError
-from ..chatml import Conversation, conversation_audios
-from ..commands import number, told
+from ..audio.decoding import AudioError
+from ..commands.arguments import number, told
+from ..prompts.messages import Conversation, conversation_audios
 from .dialogues import facts, manifest_line, read_labelled
 from .manifest import Clip, Dialogue, seconds
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from qwen_audio_chat.chatml import encode_text
+from qwen_audio_chat.chat import AudioChat
 from qwen_audio_chat.demo.launch import launch
 from qwen_audio_chat.demo.page import build_demo
-from qwen_audio_chat.pipeline import AudioChat
+from qwen_audio_chat.prompts.chatml import encode_text
 from tests.conftest import build_tiny_model
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")

@@ -12,13 +12,16 @@ import soundfile
 from gradio.route_utils import delete_files_created_by_app
 from gradio.utils import get_upload_folder
 
-from qwen_audio_chat.audio import load_audio
-from qwen_audio_chat.chatml import Conversation
-from qwen_audio_chat.demo import changes, context, conversation_files, messages
-from qwen_audio_chat.demo.api import Programs
+from qwen_audio_chat.audio.decoding import load_audio
+from qwen_audio_chat.demo import ask_handlers as messages
+from qwen_audio_chat.demo import conversation_files
+from qwen_audio_chat.demo import edit_handlers as changes
+from qwen_audio_chat.demo import page_state as context
+from qwen_audio_chat.demo.api_handlers import Programs
 from qwen_audio_chat.demo.page import build_demo
 from qwen_audio_chat.demo.render import message_text
 from qwen_audio_chat.demo.texts import text
+from qwen_audio_chat.prompts.messages import Conversation
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from qwen_audio_chat.audio import load_audio
-from qwen_audio_chat.questions import question
+from qwen_audio_chat.audio.decoding import load_audio
+from qwen_audio_chat.prompts.questions import question
 
 
 def test_two_clips_answer_and_follow_up(visit, clips, demo):

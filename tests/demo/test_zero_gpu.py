@@ -7,10 +7,10 @@ import types
 
 import pytest
 
-from qwen_audio_chat.chatml import Conversation
-from qwen_audio_chat.demo import command
-from qwen_audio_chat.demo.state import Visitors
-from qwen_audio_chat.generation import GenerationOptions
+from qwen_audio_chat.commands import serve_command as command
+from qwen_audio_chat.demo.visitors import Visitors
+from qwen_audio_chat.engine.sampling import GenerationOptions
+from qwen_audio_chat.prompts.messages import Conversation
 
 OPTIONS = GenerationOptions(max_new_tokens=12)
 

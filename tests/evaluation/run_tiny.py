@@ -3,10 +3,10 @@
 import sys
 from pathlib import Path
 
+from qwen_audio_chat.chat import AudioChat
 from qwen_audio_chat.evaluation.predictor import ModelPredictor
 from qwen_audio_chat.evaluation.runner import processes
 from qwen_audio_chat.model import QwenAudioProcessor
-from qwen_audio_chat.pipeline import AudioChat
 from tests.conftest import build_tiny_model, tiny_tokenizer
 from tests.evaluation.test_runner import runner
 

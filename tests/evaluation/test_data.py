@@ -6,7 +6,7 @@ import pytest
 import soundfile
 
 from qwen_audio_chat.evaluation.data import LANGUAGE_TAGS, DataError, fingerprint, read_hub, read_jsonl
-from qwen_audio_chat.tokenization import TASK_TAGS
+from qwen_audio_chat.prompts.tokenizer import TASK_TAGS
 
 
 @pytest.fixture

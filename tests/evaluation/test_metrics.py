@@ -6,7 +6,7 @@ import pytest
 import sacrebleu
 from sklearn.metrics import average_precision_score
 
-from qwen_audio_chat.evaluation import captions
+from qwen_audio_chat.evaluation import caption_metrics as captions
 from qwen_audio_chat.evaluation.metrics import (
     Metric,
     accuracy,
@@ -18,9 +18,9 @@ from qwen_audio_chat.evaluation.metrics import (
     mean_average_precision,
     timing,
 )
-from qwen_audio_chat.evaluation.notes import note_metrics
+from qwen_audio_chat.evaluation.note_metrics import note_metrics
 from qwen_audio_chat.evaluation.word_times import alignment_shift, parse_timed_words, words_to_text
-from qwen_audio_chat.tags import Note, parse_note
+from qwen_audio_chat.prompts.tags import Note, parse_note
 
 
 def test_word_error_rate_by_hand():

@@ -25,7 +25,7 @@ from qwen_audio_chat.model import (
 from qwen_audio_chat.model.checkpoint import CheckpointError, load_model
 from tests.conftest import build_tiny_model
 from tests.golden.golden_inputs import CASES, waveform
-from tests.model.conftest import golden_inputs, official_config, official_shapes
+from tests.official import golden_inputs, official_config, official_shapes
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from qwen_audio_chat.chatml import Conversation
+from qwen_audio_chat.prompts.messages import Conversation
 
 
 @pytest.fixture

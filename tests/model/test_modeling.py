@@ -5,10 +5,10 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModel, AutoModelForMultimodalLM, AutoProcessor, DynamicCache, LlamaForCausalLM
 
-from qwen_audio_chat.chatml import Conversation
 from qwen_audio_chat.model import QwenAudioConfig, QwenAudioForConditionalGeneration, QwenAudioProcessor
 from qwen_audio_chat.model.decoder import ntk_alpha
 from qwen_audio_chat.model.encoder import sinusoids
+from qwen_audio_chat.prompts.messages import Conversation
 from tests.conftest import build_tiny_model
 
 

@@ -9,14 +9,14 @@ import torch
 from torch import nn
 from transformers import BitsAndBytesConfig
 
-from qwen_audio_chat.chatml import Conversation
 from qwen_audio_chat.model import QwenAudioConfig, QwenAudioForConditionalGeneration, QwenAudioProcessor, quantization
 from qwen_audio_chat.model.checkpoint import CheckpointError, load_model
 from qwen_audio_chat.model.quantization import BODY, PackedConfig, quantization_config, quantize_for_release
 from qwen_audio_chat.model.quantized_layers import QuantizedEmbedding, QuantizedLinear, dequantize, quantize
+from qwen_audio_chat.prompts.messages import Conversation
 from tests.conftest import build_tiny_model
 from tests.golden.golden_inputs import CASES
-from tests.model.conftest import golden_inputs
+from tests.official import golden_inputs
 
 SHAPES = [(576, 576), (192, 576), (1536, 576), (576, 1536), (45, 64), (2051, 2080)]  # the pocket's, and odd ones
 NEAR = {"packed int8": 0.03, "packed int4": 0.4, "NF4": 0.4}  # of the original's logits, random and 64 wide as it is

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from qwen_audio_chat.training import cli
+from qwen_audio_chat.training import run as cli
 from tests.conftest import build_tiny_model
 
 

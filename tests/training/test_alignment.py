@@ -8,9 +8,9 @@ from torch import nn
 
 from qwen_audio_chat.training.alignment import NAMING_WEIGHT, AlignmentHead, ctc_loss, fit_head, naming_loss
 from qwen_audio_chat.training.alignment_targets import alignment_target
-from qwen_audio_chat.training.cli import alignment_vocabulary, load_model
 from qwen_audio_chat.training.collator import Collator
 from qwen_audio_chat.training.manifest import read_manifests
+from qwen_audio_chat.training.run import alignment_vocabulary, load_model
 
 SURE = torch.eye(4).clamp(min=1e-6).log()  # of each class, the log-probabilities of a frame that says it
 

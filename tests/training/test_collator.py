@@ -7,15 +7,15 @@ import pytest
 import soundfile
 import torch
 
-from qwen_audio_chat.chatml import encode_text, encode_timed_words
-from qwen_audio_chat.questions import UNKNOWN
-from qwen_audio_chat.tags import TaskPrompt, TimedWord
+from qwen_audio_chat.pocket.languages import WHICH_LANGUAGE
+from qwen_audio_chat.pocket.notes import NOTE, note_text
+from qwen_audio_chat.prompts.chatml import encode_text, encode_timed_words
+from qwen_audio_chat.prompts.questions import UNKNOWN
+from qwen_audio_chat.prompts.tags import TaskPrompt, TimedWord
 from qwen_audio_chat.training.alignment import BLANK, LETTERS
 from qwen_audio_chat.training.alignment_targets import AlignmentTarget, alignment_target
 from qwen_audio_chat.training.collator import IGNORE, Collator, Visits
 from qwen_audio_chat.training.manifest import Clip, Dialogue, ManifestError
-from qwen_audio_chat.training.pocket.languages import WHICH_LANGUAGE
-from qwen_audio_chat.training.pocket.notes import NOTE, note_text
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import re
 import numpy as np
 import pytest
 
-from qwen_audio_chat.questions import DECLINE, UNKNOWN
-from qwen_audio_chat.tags import TaskPrompt
+from qwen_audio_chat.prompts.questions import DECLINE, UNKNOWN
+from qwen_audio_chat.prompts.tags import TaskPrompt
 from qwen_audio_chat.training import dialogues as make
 from qwen_audio_chat.training.manifest import Clip, read_manifests
 

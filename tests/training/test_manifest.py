@@ -8,7 +8,7 @@ import soundfile
 from qwen_audio_chat.evaluation.data import read_jsonl
 from qwen_audio_chat.evaluation.prompting import languages as asked_languages
 from qwen_audio_chat.evaluation.tasks import TASKS
-from qwen_audio_chat.tags import TaskPrompt, TimedWord
+from qwen_audio_chat.prompts.tags import TaskPrompt, TimedWord
 from qwen_audio_chat.training.manifest import Clip, Dialogue, ManifestError, read_manifests, seconds
 
 QUESTION = [{"type": "audio", "audio": "a.wav"}, {"type": "text", "text": "What?"}]

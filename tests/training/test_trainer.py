@@ -15,10 +15,10 @@ from transformers import AutoModelForMultimodalLM, AutoTokenizer
 
 from qwen_audio_chat.files import whole_folder
 from qwen_audio_chat.loading import POCKET
-from qwen_audio_chat.training import cli
+from qwen_audio_chat.pocket.release import release
+from qwen_audio_chat.training import run as cli
 from qwen_audio_chat.training.manifest import ManifestError, read_manifests
 from qwen_audio_chat.training.merge import merge
-from qwen_audio_chat.training.pocket.release import release
 from qwen_audio_chat.training.stages import STAGES, prepare
 from qwen_audio_chat.training.trainer import LengthBatches
 
@@ -132,7 +132,7 @@ def losses(output: Path) -> dict[int, float]:
 def start(folder, manifest, output, *more, launcher=()) -> subprocess.Popen:
     """The command in a process of its own, in float32 so that figures can be compared."""
     words = map(str, options(folder, manifest, output, "--full-precision", "--log-every", 1, *more))
-    code = "import argparse, sys; from qwen_audio_chat.training import cli; p = argparse.ArgumentParser(); " \
+    code = "import argparse, sys; from qwen_audio_chat.training import run as cli; p = argparse.ArgumentParser(); " \
            "cli.add_arguments(p); cli.run(p.parse_args())"  # fmt: skip
     script = output.parent / "command.py"
     script.write_text(code.replace("; ", "\n"))

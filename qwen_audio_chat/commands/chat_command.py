@@ -1,0 +1,68 @@
+"""The command `chat`: the answer goes to standard output, all else to standard error, so that it can be piped."""
+
+import argparse
+import sys
+
+from ..answering import answer
+from ..audio.decoding import load_audio
+from ..engine.sampling import GenerationOptions
+from ..loading import add_model_arguments, load_from
+from ..prompts.messages import Conversation
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """`chat --audio a.wav --audio b.mp3 --text "..."`."""
+    add_model_arguments(parser)
+    parser.add_argument("--audio", action="append", default=[], metavar="FILE", help="an audio file; may be repeated")
+    parser.add_argument("--text", help="the question; without it, talk interactively")
+    parser.add_argument("--max-new-tokens", type=int, default=512)
+    parser.add_argument("--sample", action="store_true", help="sample instead of taking the likeliest words")
+    parser.add_argument("--temperature", type=float, default=1.0)
+    parser.add_argument("--top-p", type=float, default=0.5)
+    parser.add_argument("--seed", type=int)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Answer once, or turn by turn until the end of input."""
+    options = GenerationOptions(
+        args.max_new_tokens, args.sample, temperature=args.temperature, top_p=args.top_p, seed=args.seed
+    )
+    for path in args.audio:
+        load_audio(path)  # a wrong file is told before a model is loaded
+    chat = load_from(args)
+    session, conversation = chat.new_session(), Conversation()
+    if args.text is not None:
+        _say(chat, conversation.ask(args.text, args.audio), options, session)
+        return 0
+    print('Type a question; "/audio FILE" adds an audio, an empty line or Ctrl-D ends.', file=sys.stderr)
+    waiting = list(args.audio)
+    while line := _read_line():
+        turns = len(conversation)
+        try:
+            if line.startswith("/audio "):
+                path = line.removeprefix("/audio ").strip()
+                load_audio(path)  # a wrong file is told at once
+                waiting.append(path)
+            else:
+                asked, waiting = waiting, []  # audios that are too long for an answer must not stand in every way
+                _say(chat, conversation.ask(line, asked), options, session)
+        except ValueError as error:
+            del conversation[turns:]
+            print(f"Error: {error}", file=sys.stderr)
+    return 0
+
+
+def _read_line() -> str:
+    print("> ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip()
+
+
+def _say(chat, conversation: Conversation, options: GenerationOptions, session) -> None:
+    reply = answer(chat, conversation, options, session=session)
+    for piece in reply:
+        print(piece, end="", flush=True)
+    print(flush=True)
+    for notice in reply.notices:
+        print(notice, file=sys.stderr)
+    conversation.answer(reply.text, reply.token_ids)

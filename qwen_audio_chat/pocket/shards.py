@@ -1,0 +1,84 @@
+"""Writing clips and manifests so that nothing half-written is seen: shards grow as `.partial` and are then renamed."""
+
+import fcntl
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from ..audio.decoding import SAMPLE_RATE
+from ..files import write_whole
+from ..prompts.tags import TaskPrompt
+
+Line = dict[str, object]
+ENGLISH = TaskPrompt("transcribe", instruction="wo_itn")
+
+
+def write_clip(path: Path, waveform: np.ndarray) -> float:
+    """Write 16 kHz 16-bit FLAC; returns the seconds written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, np.clip(waveform, -1, 1), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    return len(waveform) / SAMPLE_RATE
+
+
+def clip_line(audio: Path, prompt: TaskPrompt, text: str, seconds: float, split: str, **more: object) -> Line:
+    """One line of a manifest: a clip (`audio` is its path below the work folder), its task, and the right answer."""
+    return {
+        "audio": f"../{audio}",
+        **asdict(prompt),
+        "text": text,
+        "seconds": round(seconds, 3),
+        "split": split,
+        **more,
+    }
+
+
+def write_shard(path: Path, items: Iterable[str], make: Callable[[str], Line | None]) -> list[Line]:
+    """Make one line an item and publish them together; a stopped shard goes on where it stood.
+
+    Args:
+        path: The manifest to publish (JSONL).
+        items: Identifiers, in order, each handled once.
+        make: Makes the clip and its line for one identifier, or returns None to leave it out.
+
+    Returns:
+        The published lines.
+    """
+    if path.exists():
+        return read_manifest(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".jsonl.partial")
+    with partial.open("a+", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # another process at the same shard finishes first
+        if path.exists():
+            partial.unlink(missing_ok=True)
+            return read_manifest(path)
+        file.seek(0)
+        text = file.read()
+        complete = text[: text.rfind("\n") + 1]  # the last line may be cut
+        file.truncate(len(complete.encode()))
+        records = [json.loads(line) for line in complete.splitlines()]
+        done = {record["id"] for record in records}
+        lines = [record["line"] for record in records if record["line"]]
+        for item in items:
+            if item not in done:
+                line = make(item)
+                lines += [line] if line else []
+                file.write(json.dumps({"id": item, "line": line}, ensure_ascii=False) + "\n")
+                file.flush()
+        write_manifest(path, lines)
+        partial.unlink()
+    return lines
+
+
+def write_manifest(path: Path, lines: Iterable[Line]) -> None:
+    """Write a whole manifest at once, atomically."""
+    write_whole(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+
+
+def read_manifest(path: Path) -> list[Line]:
+    """All lines of one manifest."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
