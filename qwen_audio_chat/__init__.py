@@ -9,8 +9,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # Imported when first used: a help text, or the process that decodes a file, need not wait for PyTorch.
 _PUBLIC = {
-    "AudioChat": ".chat", "Conversation": ".prompts.messages", "GenerationOptions": ".engine.sampling",
-    "load": ".loading", "answer": ".answering",
+    "Audio": ".audio.audio", "AudioChat": ".chat", "Conversation": ".prompts.conversation",
+    "GenerationOptions": ".engine.sampling", "UserError": ".errors", "answer": ".answering", "load": ".loading",
 }  # fmt: skip
 
 __all__ = list(_PUBLIC)

@@ -4,7 +4,7 @@ import argparse
 import importlib
 import sys
 
-from .commands.arguments import told
+from .commands.arguments import run_command
 
 COMMANDS = {
     "serve": (".commands.serve_command", "open the page for a browser"),
@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog=f"python -m qwen_audio_chat {chosen.command}")
     module.add_arguments(parser)
     args = parser.parse_args(chosen.arguments)
-    return told(lambda: args.run(args))
+    return run_command(lambda: args.run(args))
 
 
 if __name__ == "__main__":

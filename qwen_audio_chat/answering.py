@@ -49,9 +49,14 @@ def answer(
         meant = audios[0] if meant is None and len(audios) == 1 else meant
         words = "".join(part["text"] for part in content_parts(last) if part["type"] == "text")
         task = task_prompt(words, pretrained=chat.info.is_pretrained)
-        if chat.spells and len(audios) == 1 and wants_transcript(last) and _is_long(meant, chat.transcript_seconds):
+        if (
+            chat.has_ctc_head
+            and len(audios) == 1
+            and wants_transcript(last)
+            and _is_long(meant, chat.transcript_seconds)
+        ):
             task = QUESTIONS["transcribe"].tags
-        if task is not None and meant is not None and (chat.info.is_pretrained or chat.spells):
+        if task is not None and meant is not None and (chat.info.is_pretrained or chat.has_ctc_head):
             return TaskReply(chat, task, meant, options, session, cancel, progress)
     return chat.stream(conversation, options, session=session, cancel=cancel)
 
@@ -108,7 +113,7 @@ class TaskReply(Reply):
             if known >= len(parts):
                 known -= len(parts)
                 continue
-            if timed and self._chat.spells:
+            if timed and self._chat.has_ctc_head:
                 yield self._spelled(piece, parts, is_whole=len(cut) == 1)
             elif timed:
                 yield self._add("<|0.00|>", [tokenizer.convert_tokens_to_ids("<|0.00|>")])

@@ -17,7 +17,7 @@ import torch
 from .audio.cutting import MAX_CLIP_SECONDS
 from .ctc.beam_search import beam_search
 from .ctc.forced_alignment import word_times
-from .ctc.prefix_scores import Guide, guide_for, spell
+from .ctc.prefix_scores import JointScorer, ctc_log_probs, joint_scorer_for
 from .engine.cache import KeyValueCache
 from .engine.decode_step import DecodeStep
 from .engine.generation import RepetitionGuard, TextStream, decode, prefill
@@ -32,7 +32,7 @@ from .prompts.tags import TimedWord
 from .prompts.tokenizer import AUDIO_END, AUDIO_PLACEHOLDER, AUDIO_START
 from .reply import Reply
 
-SPELLED_SECONDS = 10.0
+CTC_TRANSCRIPT_SECONDS = 10.0
 RESERVED_FOR_ANSWER = 256  # tokens of the context that a prompt leaves free, if so many are asked for
 
 
@@ -145,20 +145,20 @@ class AudioChat:
             reply.finish_reason = "cancelled"
             return
         try:
-            guide = self._guide(messages, audios)
-            yield from self._decode(reply, chat, guide, logits, cache, options, is_cancelled, started)
+            scorer = self._joint_scorer(messages, audios)
+            yield from self._decode(reply, chat, scorer, logits, cache, options, is_cancelled, started)
         finally:
             held = np.concatenate([signature, np.array(reply.token_ids, dtype=np.int64)])[: cache.get_seq_length()]
             self.sessions.keep_cache(session, cache, held)
             session.trim_audios()
 
-    def _decode(self, reply, chat, guide, logits, cache, options, is_cancelled, started) -> Iterator[str]:
+    def _decode(self, reply, chat, scorer, logits, cache, options, is_cancelled, started) -> Iterator[str]:
         limit = min(options.max_new_tokens, self.info.context_limit - len(chat.input_ids))
-        if guide is None:
+        if scorer is None:
             sampler = Sampler(options, chat.input_ids, self.forbidden_ids, logits.device)
             tokens = decode(self.next_logits, logits, cache, sampler)
         else:
-            tokens = beam_search(self._next_logits_of_each, logits, cache, guide, limit, is_cancelled)
+            tokens = beam_search(self._next_logits_of_each, logits, cache, scorer, limit, is_cancelled)
         guard, text, begun = RepetitionGuard(), TextStream(self.tokenizer), time.perf_counter()
         for token in tokens:
             now = time.perf_counter()
@@ -220,9 +220,9 @@ class AudioChat:
         """Run one short answer, so that the first visitor doesn't pay for lazy initialisation."""
         message = {"role": "user", "content": [{"type": "audio", "audio": np.zeros(16000, np.float32)}]}
         self.stream([message], GenerationOptions(max_new_tokens=2)).finish()
-        if self.spells:  # silence needs no guide: its kernel is compiled here
-            letters = self.model.config.letters
-            Guide(self.tokenizer, letters, torch.zeros(2, 1 + len(letters)), self.stop_ids).begin()
+        if self.has_ctc_head:  # silence needs no scorer: its kernel is compiled here
+            letters = self.model.config.ctc_alphabet
+            JointScorer(self.tokenizer, letters, torch.zeros(2, 1 + len(letters)), self.stop_ids).begin()
 
     @torch.inference_mode()
     def _encode(self, heard: HeardAudio, piece: int) -> torch.Tensor:
@@ -235,27 +235,27 @@ class AudioChat:
             heard.mels[piece] = mel.new_empty(0)
         return heard.embeddings[piece]
 
-    def _guide(self, messages, audios) -> Guide | None:
-        """For a question that asks what is said in one audio, the guide by that audio's letters."""
+    def _joint_scorer(self, messages, audios) -> JointScorer | None:
+        """For a question that asks what is said in one audio, the scorer by that audio's letters."""
         said = ""
         if messages[-1]["role"] == "assistant":
             *messages, answer = messages
             said = "".join(part["text"] for part in content_parts(answer))
         asked = conversation_audios(messages[-1:]) or conversation_audios(messages)
-        if not self.spells or len(asked) != 1 or not messages or not wants_transcript(messages[-1]):
+        if not self.has_ctc_head or len(asked) != 1 or not messages or not wants_transcript(messages[-1]):
             return None
         frames = torch.cat([self._encode(audios[-1], piece) for piece in range(len(audios[-1].tokens))])
-        return guide_for(self.model, self.tokenizer, frames, self.stop_ids, said)
+        return joint_scorer_for(self.model, self.tokenizer, frames, self.stop_ids, said)
 
     @property
-    def spells(self) -> bool:
+    def has_ctc_head(self) -> bool:
         """Whether the model spells its audio frames, which holds transcripts to the sound and times their words."""
-        return self.model.letter_head is not None
+        return self.model.ctc_head is not None
 
     @property
     def transcript_seconds(self) -> float:
         """How much speech is best transcribed at a time: a model that spells is small, and loses its place in more."""
-        return SPELLED_SECONDS if self.spells else MAX_CLIP_SECONDS
+        return CTC_TRANSCRIPT_SECONDS if self.has_ctc_head else MAX_CLIP_SECONDS
 
     def time_words(self, text: str, source, session: Session) -> list[TimedWord]:
         """The words of a transcript with the times at which the audio spells them; for a model that `spells`.
@@ -266,7 +266,7 @@ class AudioChat:
             session: that has heard it.
         """
         frames = self._encode(session.hear(source, self.processor.num_mel_bins), 0)
-        return word_times(text, spell(self.model, frames).numpy(force=True), self.model.config.letters)
+        return word_times(text, ctc_log_probs(self.model, frames).numpy(force=True), self.model.config.ctc_alphabet)
 
     def _fit(self, reply, messages, audios, options) -> EncodedChat:
         """Encode the conversation, without its oldest turns if it would not fit; says what was left out."""

@@ -11,7 +11,7 @@ from typing import Any
 CARD = "README.md"
 
 
-def write_whole(path: Path, text: str) -> None:
+def atomic_write(path: Path, text: str) -> None:
     """Write a file, in a folder that may not be there yet; an interruption leaves either the old one or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.tmp")
@@ -20,7 +20,7 @@ def write_whole(path: Path, text: str) -> None:
 
 
 @contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
+def atomic_folder(folder: Path) -> Iterator[Path]:
     """A folder to write a model into, which gets its name, and takes the place of an older one, when all is written.
 
     The model card stays: people write it.
@@ -42,7 +42,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     os.replace(partial, folder)
 
 
-def claim(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
+def record_run_identity(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
     """Note in a file, if it isn't there yet, which run its folder holds.
 
     Returns:
@@ -51,5 +51,5 @@ def claim(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
     if path.exists():
         theirs = json.loads(path.read_text(encoding="utf-8"))
         return {name: theirs.get(name) for name, value in identity.items() if theirs.get(name) != value}
-    write_whole(path, json.dumps(identity, indent=2) + "\n")
+    atomic_write(path, json.dumps(identity, indent=2) + "\n")
     return {}

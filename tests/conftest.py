@@ -15,7 +15,7 @@ from qwen_audio_chat.loading import POCKET
 from qwen_audio_chat.model import QwenAudioConfig, QwenAudioForConditionalGeneration, QwenAudioProcessor
 from qwen_audio_chat.model.checkpoint import load_model
 from qwen_audio_chat.prompts.tokenizer import AUDIO_END, AUDIO_PLACEHOLDER, AUDIO_START, END_OF_TEXT, special_tokens
-from qwen_audio_chat.training.alignment import LETTERS
+from qwen_audio_chat.training.alignment import CTC_ALPHABET
 from tests.official import expected, official_folder, official_processor, vocabulary  # noqa: F401  fixtures
 
 SENTENCES = (
@@ -56,7 +56,7 @@ def build_tiny_model(tokenizer: PreTrainedTokenizerFast, text_type: str = "llama
         audio_end_id=end,
         audio_token_id=pad,
         projector_norm="cosine" if text_type == "llama" else None,
-        letters=LETTERS if text_type == "llama" else None,
+        letters=CTC_ALPHABET if text_type == "llama" else None,
         tie_word_embeddings=text_type == "llama",
     )
     model = QwenAudioForConditionalGeneration(config).eval()

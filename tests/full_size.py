@@ -26,7 +26,7 @@ from qwen_audio_chat.benchmark.measures import gb_per_token, read_gb_per_s
 from qwen_audio_chat.chat import AudioChat
 from qwen_audio_chat.engine.sampling import GenerationOptions
 from qwen_audio_chat.model.checkpoint import INDEX, load_model
-from qwen_audio_chat.prompts.messages import Conversation
+from qwen_audio_chat.prompts.conversation import Conversation
 from tests.official import find_vocabulary, official_config, official_shapes
 
 SHARD_BYTES = 1_900_000_000

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from transformers.models.whisper.modeling_whisper import sinusoids
 
-from qwen_audio_chat.prompts.messages import Conversation
+from qwen_audio_chat.prompts.conversation import Conversation
 from tests.golden.golden_inputs import CASES, TINY, tiny_weight, waveform
 
 GOLDEN = Path(__file__).parent / "golden"

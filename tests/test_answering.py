@@ -8,7 +8,7 @@ import pytest
 from qwen_audio_chat.answering import TaskReply, answer, task_message, without_times
 from qwen_audio_chat.audio.cutting import split_audio
 from qwen_audio_chat.engine.sampling import GenerationOptions
-from qwen_audio_chat.prompts.messages import Conversation
+from qwen_audio_chat.prompts.conversation import Conversation
 from qwen_audio_chat.prompts.questions import QUESTIONS, question
 from qwen_audio_chat.prompts.tags import parse_words
 
@@ -17,7 +17,7 @@ SHORT = GenerationOptions(max_new_tokens=4)
 
 @pytest.fixture
 def without_letters(tiny_chat, monkeypatch):
-    monkeypatch.setattr(tiny_chat.model, "letter_head", None)
+    monkeypatch.setattr(tiny_chat.model, "ctc_head", None)
     return tiny_chat
 
 

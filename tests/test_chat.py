@@ -10,7 +10,7 @@ from qwen_audio_chat.chat import AudioChat, ChatError
 from qwen_audio_chat.engine.cache import KeyValueCache
 from qwen_audio_chat.engine.generation import RepetitionGuard, TextStream
 from qwen_audio_chat.engine.sampling import GenerationOptions
-from qwen_audio_chat.prompts.messages import Conversation
+from qwen_audio_chat.prompts.conversation import Conversation
 from tests.conftest import build_tiny_model
 
 SHORT = GenerationOptions(max_new_tokens=12)

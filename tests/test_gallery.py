@@ -7,7 +7,7 @@ from qwen_audio_chat.demo.examples import EXAMPLES, load_examples
 from qwen_audio_chat.evaluation.metrics import edit_counts
 from qwen_audio_chat.evaluation.normalization import normalize
 from qwen_audio_chat.loading import POCKET, load
-from qwen_audio_chat.prompts.messages import Conversation
+from qwen_audio_chat.prompts.conversation import Conversation
 from qwen_audio_chat.prompts.tags import parse_words
 
 RIGHT = {

@@ -18,7 +18,7 @@ from ..chat import AudioChat
 from ..engine.cache import KeyValueCache
 from ..engine.sampling import GenerationOptions
 from ..model.quantized_layers import QuantizedLinear
-from ..prompts.messages import Conversation
+from ..prompts.conversation import Conversation
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "assets" / "examples"
 QUESTIONS = (

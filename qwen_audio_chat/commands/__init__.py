@@ -1,0 +1,1 @@
+"""The commands, a module each: `add_arguments`, `run`, and a docstring whose first line is its help."""

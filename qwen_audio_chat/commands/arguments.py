@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 
 
-def told(command: Callable[[], int | None]) -> int:
+def run_command(command: Callable[[], int | None]) -> int:
     """Run a command, and return its exit code; what the user did wrong is one sentence on standard error, and 2."""
     try:
         return command() or 0

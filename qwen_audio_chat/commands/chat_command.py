@@ -7,7 +7,7 @@ from ..answering import answer
 from ..audio.decoding import load_audio
 from ..engine.sampling import GenerationOptions
 from ..loading import add_model_arguments, load_from
-from ..prompts.messages import Conversation
+from ..prompts.conversation import Conversation
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -12,7 +12,7 @@ from ..audio.cutting import pieces
 from ..audio.decoding import SAMPLE_RATE, AudioError
 from ..chat import AudioChat
 from ..loading import add_model_arguments, load_from
-from ..prompts.messages import Conversation
+from ..prompts.conversation import Conversation
 from ..prompts.questions import question
 from ..prompts.tags import TimedWord, strip_tags
 from ..transcripts.subtitles import to_srt

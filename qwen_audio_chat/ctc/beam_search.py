@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 
 from ..engine.cache import KeyValueCache
-from .prefix_scores import Guide, Prefixes
+from .prefix_scores import JointScorer, Prefixes
 
-WIDTH = 4  # hypotheses; each costs a decoding step for every token
+BEAM_WIDTH = 4  # hypotheses; each costs a decoding step for every token
 OPEN = 4  # last tokens in which they may differ: nobody waits longer for a word
 
 
@@ -22,8 +22,8 @@ class Hypothesis:
 
     Attributes:
         tokens: so far.
-        score: log-probability of the tokens by language model and guide.
-        text: what the guide knows of it.
+        score: log-probability of the tokens by language model and scorer.
+        text: what the scorer knows of it.
         letters: classes of its letters; what differs in tokens or capitals alone is the same.
         cache: keys and values of the prompt and all tokens but the last.
     """
@@ -40,10 +40,10 @@ def beam_search(
     step: Callable[[Sequence[int], Sequence[KeyValueCache]], Sequence[torch.Tensor]],
     logits: torch.Tensor,
     cache: KeyValueCache,
-    guide: Guide,
+    scorer: JointScorer,
     limit: int,
     is_cancelled: Callable[[], bool],
-    width: int = WIDTH,
+    width: int = BEAM_WIDTH,
     open_tokens: int = OPEN,
 ) -> Iterator[int]:
     """Tokens of the likeliest answer, each once no hypothesis differs in it. Nothing more follows a cancel.
@@ -56,11 +56,11 @@ def beam_search(
         width: how many hypotheses.
         open_tokens: how many last tokens may differ from the likeliest hypothesis's.
     """
-    live, following, spare = [Hypothesis((), 0.0, guide.begin(), (), cache)], [logits], []
+    live, following, spare = [Hypothesis((), 0.0, scorer.begin(), (), cache)], [logits], []
     ended: Hypothesis | None = None
     told = 0
     while True:
-        children, stopped = _continued(live, following, guide, width)
+        children, stopped = _continuations(live, following, scorer, width)
         ended = max(filter(None, (ended, *stopped)), key=lambda hypothesis: hypothesis.score, default=None)
         is_over = not children or len(children[0].tokens) >= limit
         if is_over or (ended and ended.score >= children[0].score):  # scores only fall
@@ -70,21 +70,21 @@ def beam_search(
         settled = children[0].tokens[: max(0, len(children[0].tokens) - open_tokens)]
         children = [child for child in children if child.tokens[: len(settled)] == settled]
         ended = ended if ended and ended.tokens[: len(settled)] == settled else None
-        agreed = _agreed([hypothesis.tokens for hypothesis in (*children, *filter(None, (ended,)))])
+        agreed = _common_prefix_length([hypothesis.tokens for hypothesis in (*children, *filter(None, (ended,)))])
         yield from children[0].tokens[told:agreed]
         told = agreed
         if is_cancelled():
             return
-        _own_caches(live, children, spare, cache)
+        _assign_caches(live, children, spare, cache)
         live = children
         following = step([child.tokens[-1] for child in live], [child.cache for child in live])
 
 
-def _continued(
-    live: Sequence[Hypothesis], following: Sequence[torch.Tensor], guide: Guide, width: int
+def _continuations(
+    live: Sequence[Hypothesis], following: Sequence[torch.Tensor], scorer: JointScorer, width: int
 ) -> tuple[list[Hypothesis], list[Hypothesis]]:
     """The `width` best continuations, best first, and those that end the answer and are as good."""
-    found = guide.propose(torch.cat(following), Prefixes.concatenate([parent.text for parent in live]))
+    found = scorer.score_candidates(torch.cat(following), Prefixes.concatenate([parent.text for parent in live]))
     scores = torch.tensor([parent.score for parent in live], dtype=torch.double)[found.parents] + found.scores
     children, stopped, known = [], [], set()
     for place in scores.argsort(descending=True, stable=True).tolist():
@@ -92,7 +92,7 @@ def _continued(
             break
         parent, token = live[found.parents[place]], int(found.tokens[place])
         letters = (*parent.letters, *found.spellings[place])
-        ends = token in guide.stop_ids
+        ends = token in scorer.stop_ids
         if (letters, ends) in known:
             continue
         known.add((letters, ends))
@@ -104,7 +104,7 @@ def _continued(
     return children, stopped
 
 
-def _agreed(beginnings: Sequence[Sequence[int]]) -> int:
+def _common_prefix_length(beginnings: Sequence[Sequence[int]]) -> int:
     """How many first tokens all beginnings share."""
     shared = 0
     for column in zip(*beginnings, strict=False):
@@ -114,7 +114,7 @@ def _agreed(beginnings: Sequence[Sequence[int]]) -> int:
     return shared
 
 
-def _own_caches(
+def _assign_caches(
     parents: Sequence[Hypothesis], children: Sequence[Hypothesis], spare: list[KeyValueCache], prompt: KeyValueCache
 ) -> None:
     """Give each child a cache of its own: its parent's, if nobody else goes on with that, or a copy."""

@@ -1,6 +1,6 @@
-"""When each word was said: a transcript aligned with the letters that the audio frames spell, by CTC forced alignment.
+"""When each word was said: CTC forced alignment of a transcript with the audio frames.
 
-Where a model spells its frames (`config.letters`), times need no words about time: the best path of connectionist
+Where a model spells its frames (`config.ctc_alphabet`), times need no words about time: the best path of connectionist
 temporal classification through the transcript's letters (Graves et al., 2006) tells the frame of each.
 """
 
@@ -14,7 +14,7 @@ FRAME_S = 0.04
 PAUSE_S = 0.24  # a gap up to so long is shared by the words around it, for letters are shorter than their sounds
 
 
-def letter_classes(text: str, letters: str) -> list[int]:
+def ctc_classes(text: str, letters: str) -> list[int]:
     """Classes of a text's letters, 0 being the blank; a hyphen or a line break parts words, other marks are silent."""
     plain = "".join(" " if char in "-–—\n\t" else char for char in text.lower().replace("’", "'"))
     return [1 + letters.index(char) for char in plain if char in letters]
@@ -62,13 +62,13 @@ def word_times(text: str, log_probs: np.ndarray, letters: str) -> list[TimedWord
     Args:
         text: what is said.
         log_probs: of each frame, [frames, 1 + len(letters)], blank first.
-        letters: the alphabet of the model, `config.letters`.
+        letters: the alphabet of the model, `config.ctc_alphabet`.
 
     Returns:
         One entry a word; empty where the frames are too few for the text.
     """
     words = text.split()
-    spelled = [letter_classes(word, letters) for word in words]
+    spelled = [ctc_classes(word, letters) for word in words]
     space = 1 + letters.index(" ")
     path = forced_alignment(log_probs, [each for classes in spelled for each in (space, *classes)])
     if path is None:

@@ -1,7 +1,7 @@
 """Transcription held to what was heard: CTC prefix scores of letters beside the language model's own.
 
 A small language model likes to write what sounds alike and makes sense. Where a model also spells its audio frames
-(`config.letters`), each token that it proposes is scored by the probability that the frames spell the text so far with
+(`config.ctc_alphabet`), each token that it proposes is scored by the probability that the frames spell the text so far with
 it, and the sum of both decides, as in joint CTC/attention decoding (Hori, Watanabe and Hershey, ACL 2017).
 """
 
@@ -16,7 +16,7 @@ import torch
 from numba import njit
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from .forced_alignment import letter_classes
+from .forced_alignment import ctc_classes
 
 _LARGE, _TINY = 1e150, 1e-290  # where numbers are scaled; below the smallest normal ones arithmetic is slow
 CANDIDATES = 40  # tokens of the language model that are scored
@@ -120,7 +120,7 @@ def _extend(odds, units, letter, blank, last, total, scale, letters, single):
 
 
 @dataclass
-class Proposals:
+class Candidates:
     """Ways to go on with texts by one token.
 
     Attributes:
@@ -138,12 +138,12 @@ class Proposals:
     texts: Prefixes
 
 
-class Guide:
+class JointScorer:
     """Says how well tokens agree with what an audio spells.
 
     Args:
         tokenizer: the model's.
-        letters: the alphabet, `config.letters`.
+        letters: the alphabet, `config.ctc_alphabet`.
         log_probs: of the audio's letters, [frames, classes].
         stop_ids: tokens that end an answer.
         said: what the answer holds already, where it is gone on with.
@@ -160,7 +160,7 @@ class Guide:
         weight: float = 0.5,
     ):
         self._tokenizer, self._letters, self._weight = tokenizer, letters, weight
-        self._said = letter_classes(said, letters)
+        self._said = ctc_classes(said, letters)
         self.stop_ids = set(stop_ids)
         spelled = [tokenizer.encode(part + letter) for part in ("", " ") for letter in letters.strip()]
         # Whatever the language model proposes: an answer can end, and a word that it doesn't expect can be spelled.
@@ -175,7 +175,7 @@ class Guide:
         self._scorer.extend(text, [[self._space, *self._said]])
         return text
 
-    def propose(self, logits: torch.Tensor, texts: Prefixes) -> Proposals:
+    def score_candidates(self, logits: torch.Tensor, texts: Prefixes) -> Candidates:
         """The tokens that the language model, by its `logits` [texts, vocabulary], and the audio can go on with.
 
         What is silent isn't among them: it can't be held to the sound, and a small model would run in circles there.
@@ -193,7 +193,7 @@ class Guide:
         self._scorer.extend(extended, spellings)
         heard = torch.where(ends, whole, extended.total) - before
         scores = own[parents, ids] + self._weight * heard
-        return Proposals(torch.tensor(parents), torch.tensor(ids), scores, spellings, extended)
+        return Candidates(torch.tensor(parents), torch.tensor(ids), scores, spellings, extended)
 
     def _spelling(self, token: int) -> list[int] | None:
         """Classes of a token's letters, none where it ends an answer; None if it can't be part of a transcript."""
@@ -201,31 +201,31 @@ class Guide:
             return []
         text = self._tokenizer.decode([token]).lower()
         spoken = any(map(str.isalpha, text)) and all(char in self._letters for char in text)
-        return letter_classes(text, self._letters) if spoken else None
+        return ctc_classes(text, self._letters) if spoken else None
 
 
 @torch.inference_mode()
-def spell(model: PreTrainedModel, frames: torch.Tensor) -> torch.Tensor:
+def ctc_log_probs(model: PreTrainedModel, frames: torch.Tensor) -> torch.Tensor:
     """Log-probabilities of the letters, [frames, 1 + letters] with the blank first, of `frames` [frames, hidden_size].
 
-    The model has a `letter_head`.
+    The model has a `ctc_head`.
     """
-    return model.letter_head(frames.to(model.letter_head.weight)).float().log_softmax(-1)
+    return model.ctc_head(frames.to(model.ctc_head.weight)).float().log_softmax(-1)
 
 
-def guide_for(
+def joint_scorer_for(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
     frames: torch.Tensor,
     stop_ids: Collection[int],
     said: str = "",
-) -> Guide | None:
-    """The guide by what the model spells in the embeddings of an audio, [tokens, hidden_size], to go on after `said`.
+) -> JointScorer | None:
+    """The scorer by what the model spells in the embeddings of an audio, [tokens, hidden_size], to go on after `said`.
 
     None where it spells hardly a letter: in noise or music, of which the language model says so.
     """
-    log_probs = spell(model, frames)
+    log_probs = ctc_log_probs(model, frames)
     best = torch.unique_consecutive(log_probs.argmax(-1))
     if int((best > 0).sum()) < 2:
         return None
-    return Guide(tokenizer, model.config.letters, log_probs, stop_ids, said)
+    return JointScorer(tokenizer, model.config.ctc_alphabet, log_probs, stop_ids, said)

@@ -10,7 +10,7 @@ from ..answering import answer
 from ..audio.decoding import AudioError
 from ..chat import ChatError
 from ..engine.sampling import GenerationOptions
-from ..prompts.messages import Conversation
+from ..prompts.conversation import Conversation
 from ..reply import Reply
 from . import render
 from .error_texts import explain

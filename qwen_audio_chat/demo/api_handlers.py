@@ -13,7 +13,7 @@ import gradio as gr
 from ..answering import answer
 from ..audio.decoding import AudioError
 from ..chat import ChatError
-from ..prompts.messages import Conversation
+from ..prompts.conversation import Conversation
 from ..prompts.questions import question as question_for
 from .ask_handlers import MAX_AUDIOS, load_fitting
 from .page_state import PageContext

@@ -6,7 +6,7 @@ import json
 import secrets
 from pathlib import Path
 
-from ..prompts.messages import Conversation
+from ..prompts.conversation import Conversation
 from ..transcripts.timed_words import readable
 from .ask_handlers import MAX_CHARACTERS, load_fitting, user_message
 from .render import message_clips, message_text, walk

@@ -17,7 +17,7 @@ from ..audio.cutting import pieces
 from ..audio.decoding import SAMPLE_RATE, to_wav_bytes
 from ..chat import AudioChat
 from ..engine.sessions import Session
-from ..prompts.messages import Conversation
+from ..prompts.conversation import Conversation
 from . import memory
 from .spectrogram import save_picture
 

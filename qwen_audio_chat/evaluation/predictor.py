@@ -64,7 +64,7 @@ class ModelPredictor:
         Raises:
             ValueError: a request can't be encoded, such as audio that is too short.
         """
-        spelled = [place for place, request in enumerate(requests) if self._chat.spells and request.transcribes]
+        spelled = [place for place, request in enumerate(requests) if self._chat.has_ctc_head and request.transcribes]
         answers = {place: self._spelled(requests[place]) for place in spelled}
         if others := [place for place in range(len(requests)) if place not in answers]:
             answers |= zip(others, self._batch([requests[place] for place in others]), strict=True)

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from ..audio.cutting import MAX_CLIP_SECONDS, split_audio
 from ..audio.decoding import SAMPLE_RATE, AudioError, load_audio
-from ..files import claim, write_whole
+from ..files import atomic_write, record_run_identity
 from .data import DataError, Sample, fingerprint
 from .normalization import CHARACTER_LANGUAGES
 from .predictions import PARTS, RESULT, SETTINGS, Prediction, PredictionFile, read_predictions
@@ -130,7 +130,7 @@ class Runner:
 
     def _claim_folder(self) -> str | None:
         """Make the folder this run's own; a sentence if it belongs to another."""
-        for name, theirs in claim(self.output / SETTINGS, self.identity).items():
+        for name, theirs in record_run_identity(self.output / SETTINGS, self.identity).items():
             return (
                 f"{self.output} holds the predictions of another run ({name}: {theirs}, now {self.identity[name]}); "
                 "choose another --output or delete that folder."
@@ -142,7 +142,7 @@ class Runner:
         return [prediction for file in files if file.exists() for prediction in read_predictions(file)]
 
     def _write_result(self, predictions: list[Prediction]) -> None:
-        write_whole(self.output / RESULT, "".join(prediction.to_line() for prediction in predictions))
+        atomic_write(self.output / RESULT, "".join(prediction.to_line() for prediction in predictions))
         shutil.rmtree(self.output / PARTS)  # every process has closed its own
 
     def _predict_all(self, samples: list[Sample], predict: Predict, batch_size: int) -> Iterator[Prediction]:

@@ -63,11 +63,12 @@ class QwenAudioConfig(PreTrainedConfig):
         audio_token_id: id of the placeholder repeated once per audio frame between them.
         projector_norm: None as released, or "cosine": projected frames are normalised to unit length and multiplied
             by one learned scale, so that they lie where the token embeddings of a small language model lie.
-        letters: the alphabet of a read-out of the projected frames by connectionist temporal classification, which
-            guides transcription (see `guidance.py`); None as released: there is no such read-out.
+        ctc_alphabet: the characters of a CTC head on the projected frames, by which transcripts are scored and timed
+            (see `ctc/`); None as released: there is no such head.
     """
 
     model_type = "qwen_audio"
+    attribute_map = {"letters": "ctc_alphabet"}  # its name in files of before version 2
     sub_configs_defaults = {
         "audio_config": SubConfigSpec(config_class=QwenAudioEncoderConfig),
         "text_config": SubConfigSpec(config_class=AutoConfig, model_type="qwen_audio_text"),
@@ -79,7 +80,7 @@ class QwenAudioConfig(PreTrainedConfig):
     audio_end_id: int = 155164
     audio_token_id: int = 151851
     projector_norm: str | None = None
-    letters: str | None = None
+    ctc_alphabet: str | None = None
     tie_word_embeddings: bool = False
 
     @classmethod

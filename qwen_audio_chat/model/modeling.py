@@ -8,6 +8,8 @@ from torch.nn import functional as F
 from transformers import AutoModel, AutoModelForMultimodalLM, GenerationMixin, PreTrainedModel
 from transformers import initialization as init
 from transformers.cache_utils import Cache
+from transformers.conversion_mapping import register_checkpoint_conversion_mapping
+from transformers.core_model_loading import WeightRenaming
 from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.modeling_utils import slice_logits_to_keep
 from transformers.utils import ModelOutput
@@ -206,9 +208,9 @@ class QwenAudioForConditionalGeneration(QwenAudioPreTrainedModel, GenerationMixi
         super().__init__(config)
         self.model = QwenAudioModel(config)
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
-        self.letter_head = None
-        if config.letters:  # blank first, then a class for each letter
-            self.letter_head = nn.Linear(config.text_config.hidden_size, 1 + len(config.letters))
+        self.ctc_head = None
+        if config.ctc_alphabet:  # blank first, then a class for each character
+            self.ctc_head = nn.Linear(config.text_config.hidden_size, 1 + len(config.ctc_alphabet))
         self.post_init()
 
     def get_audio_features(self, input_features: torch.Tensor, feature_lengths: torch.Tensor) -> list[torch.Tensor]:
@@ -275,6 +277,11 @@ class QwenAudioForConditionalGeneration(QwenAudioPreTrainedModel, GenerationMixi
             kwargs |= {"input_features": features, "feature_lengths": lengths}
         return input_ids, kwargs
 
+
+# Saves of before version 2 call the CTC head `letter_head`.
+register_checkpoint_conversion_mapping(
+    QwenAudioConfig.model_type, [WeightRenaming(r"^letter_head\.", "ctc_head.")], overwrite=True
+)
 
 AutoModel.register(QwenAudioTextConfig, QwenAudioTextModel)
 AutoModel.register(QwenAudioConfig, QwenAudioModel)

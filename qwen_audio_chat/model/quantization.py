@@ -23,7 +23,7 @@ METHOD = "packed"
 LAYERS = (QuantizedLinear, QuantizedEmbedding)
 BODY = "language_model.layers"
 # In the 8.4 B model these stay as they are: a tenth of the weights, and what is heard depends on them.
-KEPT_IN_FLOAT = [r"(model\.)?audio_tower", r"(model\.)?projector", "lm_head", "letter_head"]
+KEPT_IN_FLOAT = [r"(model\.)?audio_tower", r"(model\.)?projector", "lm_head", "ctc_head"]
 # With 4 bits in the body the trained pocket no longer transcribes, though its parent came in 4 bits.
 RELEASED_PARTS = {"audio_tower": 8, "embed_tokens": 8, BODY: 8}
 _SHARD = "45MB"

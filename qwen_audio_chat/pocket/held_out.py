@@ -11,7 +11,7 @@ from ..evaluation.data import DataError, Sample, read_jsonl
 from ..evaluation.metrics import Metric
 from ..evaluation.scoring import label
 from ..evaluation.tasks import TASKS, Task
-from ..prompts.messages import Conversation
+from ..prompts.conversation import Conversation
 from ..prompts.questions import DECLINE, UNKNOWN
 from .whisper import is_language_name
 

@@ -23,10 +23,10 @@ from transformers import (
     WhisperTokenizerFast,
 )
 
-from ..files import whole_folder
+from ..files import atomic_folder
 from ..model import QwenAudioConfig, QwenAudioForConditionalGeneration, QwenAudioProcessor
 from ..prompts.tokenizer import AUDIO_END, AUDIO_PLACEHOLDER, AUDIO_START, END_OF_TEXT, IM_END, IM_START, special_tokens
-from ..training.alignment import LETTERS
+from ..training.alignment import CTC_ALPHABET
 from .sources import DEFAULT_WORK, fetch
 
 TIME_STEP = 0.04  # seconds: one audio frame
@@ -184,7 +184,7 @@ def build(work: Path) -> tuple[QwenAudioForConditionalGeneration, QwenAudioProce
         },
         text_config=text_config,
         projector_norm="cosine",
-        letters=LETTERS,
+        letters=CTC_ALPHABET,
         tie_word_embeddings=True,
         audio_start_id=start,
         audio_end_id=audio_end,
@@ -220,7 +220,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder of the new model")
     arguments = parser.parse_args()
     model, processor = build(arguments.work)
-    with whole_folder(arguments.output) as partial:
+    with atomic_folder(arguments.output) as partial:
         model.save_pretrained(partial, max_shard_size="45MB")
         processor.save_pretrained(partial)
 

@@ -15,7 +15,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..commands.arguments import told
+from ..commands.arguments import run_command
 from ..prompts.messages import conversation_audios
 from ..training import run as cli
 from ..training.dialogues import dialogues, write
@@ -229,4 +229,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(told(main))
+    sys.exit(run_command(main))

@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from transformers import AutoProcessor
 
-from ..commands.arguments import told
-from ..files import whole_folder
+from ..commands.arguments import run_command
+from ..files import atomic_folder
 from ..model import QwenAudioForConditionalGeneration
 from ..model.quantization import quantize_for_release
 from ..training.alignment import load_head, save_head
@@ -25,7 +25,7 @@ def release(source: str | Path, output: Path) -> None:
     The alignment head goes along, so that training can go on from what was shipped.
     """
     model = QwenAudioForConditionalGeneration.from_pretrained(source, dtype=torch.float32)
-    with whole_folder(output) as partial:
+    with atomic_folder(output) as partial:
         quantize_for_release(model, partial)
         AutoProcessor.from_pretrained(source).save_pretrained(partial)
         if head := load_head(source):
@@ -42,4 +42,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(told(main))
+    sys.exit(run_command(main))

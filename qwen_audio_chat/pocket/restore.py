@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from transformers import AutoProcessor
 
-from ..commands.arguments import number, told
+from ..commands.arguments import number, run_command
 from ..training.alignment import load_head
 from ..training.run import load_model
 
@@ -50,4 +50,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(told(main))
+    sys.exit(run_command(main))

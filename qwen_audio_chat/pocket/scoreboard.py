@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING
 from transformers import WhisperForConditionalGeneration, WhisperTokenizerFast
 
 from ..audio.cutting import MAX_CLIP_SECONDS
-from ..commands.arguments import number, told
+from ..commands.arguments import number, run_command
 from ..evaluation.metrics import Metric
 from ..evaluation.predictions import Prediction
 from ..evaluation.predictor import ModelPredictor
 from ..evaluation.report import plain_values
 from ..evaluation.runner import Predict, Runner
 from ..evaluation.scoring import label
-from ..files import write_whole
+from ..files import atomic_write
 from .baselines import evenly_spaced, most_frequent
 from .held_out import HeldOutSet, held_out_sets
 from .text_chat import closed_questions, measure_likelihood, own_answers
@@ -211,10 +211,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 held_out, predictor, parent, args.output, weights=predictor.weights, batch_size=args.batch_size,
                 transcript_seconds=pocket.transcript_seconds,
             )  # fmt: skip
-        write_whole(args.output / "scoreboard.md", markdown(sets))
-        write_whole(args.output / "scoreboard.json", json.dumps(figures(sets), indent=2) + "\n")
+        atomic_write(args.output / "scoreboard.md", markdown(sets))
+        atomic_write(args.output / "scoreboard.json", json.dumps(figures(sets), indent=2) + "\n")
     print(markdown(sets))
 
 
 if __name__ == "__main__":
-    sys.exit(told(main))
+    sys.exit(run_command(main))

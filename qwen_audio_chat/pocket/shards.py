@@ -10,7 +10,7 @@ import numpy as np
 import soundfile
 
 from ..audio.decoding import SAMPLE_RATE
-from ..files import write_whole
+from ..files import atomic_write
 from ..prompts.tags import TaskPrompt
 
 Line = dict[str, object]
@@ -76,7 +76,7 @@ def write_shard(path: Path, items: Iterable[str], make: Callable[[str], Line | N
 
 def write_manifest(path: Path, lines: Iterable[Line]) -> None:
     """Write a whole manifest at once, atomically."""
-    write_whole(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    atomic_write(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
 
 def read_manifest(path: Path) -> list[Line]:

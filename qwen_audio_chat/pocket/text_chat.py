@@ -15,8 +15,8 @@ from ..engine.sampling import GenerationOptions
 from ..evaluation.data import Sample
 from ..evaluation.metrics import Metric, ratio
 from ..evaluation.tasks import TASKS
-from ..files import write_whole
-from ..prompts.messages import Conversation
+from ..files import atomic_write
+from ..prompts.conversation import Conversation
 from .held_out import HeldOutSet
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def measure_likelihood(models: dict[str, "AudioChat"], author: str, output: Path
         options = GenerationOptions(max_new_tokens=LONGEST_ANSWER)
         replies = [models[author].stream(Conversation().ask(question), options).finish() for question in OPEN]
         ended = {q: reply.text for q, reply in zip(OPEN, replies, strict=True) if reply.finish_reason == "stop"}
-        write_whole(path, json.dumps(ended, indent=2) + "\n")
+        atomic_write(path, json.dumps(ended, indent=2) + "\n")
     written = json.loads(path.read_text(encoding="utf-8"))
     talks = [Conversation().ask(question).answer(text.strip()) for question, text in written.items()]
     return {name: {NLL: ratio(*answer_losses(chat, talks))} for name, chat in models.items()}

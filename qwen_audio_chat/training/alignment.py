@@ -4,7 +4,7 @@ Connectionist temporal classification (Graves et al., 2006) needs a class for ea
 embedding, so a frame that scores well *is* close to what the language model already reads. Both sides are normalised,
 because the model reads directions: with plain dot products the frames grow long and stay far off (cosine 0.18).
 
-Beside it, the model's own `letter_head` spells the same frames: letters are heard often enough to be learned soon, and
+Beside it, the model's own `ctc_head` spells the same frames: letters are heard often enough to be learned soon, and
 keep in the frames what tells rare words apart. The frames of what isn't English speech say what it is, all of them.
 """
 
@@ -22,13 +22,13 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast
 
-from ..ctc.forced_alignment import letter_classes
+from ..ctc.forced_alignment import ctc_classes
 
 HEAD_FILE = "alignment.safetensors"
 MERGES = 5000
 BLANK = 0  # the class of a frame that says nothing
 NAMING_WEIGHT = 8.0  # of a name's token beside one of a transcript, which has ten times as many
-LETTERS = " 'abcdefghijklmnopqrstuvwxyz"
+CTC_ALPHABET = " 'abcdefghijklmnopqrstuvwxyz"
 
 
 def ctc_text(text: str) -> str:
@@ -65,9 +65,9 @@ def name_targets(tokenizer: PreTrainedTokenizerFast, name: str) -> list[int]:
     return tokenizer.encode(f" {name}", add_special_tokens=False) if name else []
 
 
-def letter_targets(text: str) -> list[int]:
-    """Classes of the `letter_head` for `ctc_text`; what isn't in `LETTERS` is left out."""
-    return letter_classes(ctc_text(text), LETTERS)
+def ctc_head_targets(text: str) -> list[int]:
+    """Classes of the `ctc_head` for `ctc_text`; what isn't in `CTC_ALPHABET` is left out."""
+    return ctc_classes(ctc_text(text), CTC_ALPHABET)
 
 
 def ctc_loss(log_probs: Sequence[torch.Tensor], targets: Sequence[Sequence[int]]) -> torch.Tensor:
@@ -174,7 +174,7 @@ def fit_head(model, collate, examples: Sequence, seed: int, clips: int = 32, ste
         frames = model.get_audio_features(batch["input_features"], batch["feature_lengths"])
     optimizer = torch.optim.Adam(model.alignment_head.parameters(), lr=0.05)
     for _ in range(steps):
-        loss = model.alignment_loss(frames, batch["alignment_labels"], batch["letter_labels"])
+        loss = model.alignment_loss(frames, batch["alignment_labels"], batch["ctc_labels"])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -22,7 +22,7 @@ class AlignmentTarget:
 
     Attributes:
         words: in tokens; "" where nobody can name it.
-        letters: in the letters of the `letter_head`, which spell English speech alone: "" for sounds, None where they
+        letters: in the letters of the `ctc_head`, which spell English speech alone: "" for sounds, None where they
             learn nothing, as from another language.
     """
 

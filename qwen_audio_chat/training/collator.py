@@ -13,7 +13,7 @@ from ..audio.features import log_mel, num_mel_tokens
 from ..model import QwenAudioProcessor
 from ..prompts.chatml import encode_audio, encode_conversation, encode_text, encode_timed_words
 from ..prompts.tokenizer import END_OF_TEXT
-from .alignment import BLANK, letter_targets
+from .alignment import BLANK, ctc_head_targets
 from .alignment_targets import alignment_target
 from .manifest import Clip, Dialogue, Example, ManifestError
 
@@ -82,7 +82,7 @@ class Collator:
 
     def __call__(self, visits: Sequence[tuple[Example, int]]) -> dict[str, torch.Tensor]:
         """Batch of input_ids, attention_mask and labels [rows, length], padded left; input_features [clips, mel bins,
-        frames] and feature_lengths [clips]; alignment_labels [clips, tokens] and letter_labels [clips, letters], padded
+        frames] and feature_lengths [clips]; alignment_labels [clips, tokens] and ctc_labels [clips, letters], padded
         with -100."""
         rows = [self._row(example, np.random.default_rng((self.seed, visit))) for example, visit in visits]
         inputs = dict(self.processor.collate([row.input_ids for row in rows], [c for row in rows for c in row.clips]))
@@ -93,7 +93,7 @@ class Collator:
             del inputs["input_ids"], inputs["attention_mask"]
         if any(len(ids) for row in rows for ids in (*row.names, *row.spellings)):
             inputs["alignment_labels"] = _padded([ids for row in rows for ids in row.names])
-            inputs["letter_labels"] = _padded([ids for row in rows for ids in row.spellings])
+            inputs["ctc_labels"] = _padded([ids for row in rows for ids in row.spellings])
         return inputs
 
     def _row(self, example: Example, rng: np.random.Generator) -> Row:
@@ -103,7 +103,7 @@ class Collator:
         names, spellings = ([[] for _ in clips] for _ in range(2))
         if (told := alignment_target(example)) and len(clips) == 1:
             names = [told.tokens(self.processor.tokenizer)]
-            spellings = [[] if told.letters is None else letter_targets(told.letters) or [BLANK]]
+            spellings = [[] if told.letters is None else ctc_head_targets(told.letters) or [BLANK]]
         if not self.text:
             return Row([], [], clips, names, spellings)
         encode = self.encode_clip if isinstance(example, Clip) else self.encode_dialogue

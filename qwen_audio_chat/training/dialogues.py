@@ -18,9 +18,10 @@ from pathlib import Path
 import librosa
 import numpy as np
 
-from ..commands.arguments import number, told
-from ..files import write_whole
-from ..prompts.messages import Conversation, conversation_audios
+from ..commands.arguments import number, run_command
+from ..files import atomic_write
+from ..prompts.conversation import Conversation
+from ..prompts.messages import conversation_audios
 from ..prompts.questions import DECLINE, LANGUAGE_NAMES, TRANSCRIBE, UNKNOWN, question
 from ..prompts.tags import parse_note
 from .manifest import Clip, Dialogue, read_manifests
@@ -280,7 +281,7 @@ def run(args: argparse.Namespace) -> None:
     if args.output.exists():  # it may be what is to be read, or anything else that people don't want to lose
         raise ValueError(f"{args.output} is there already: delete it or choose another --output.")
     talks = dialogues(read_labelled(args.manifest), args.count, args.seed)
-    write_whole(args.output, "".join(manifest_line(talk, args.output.parent) for talk in talks))
+    atomic_write(args.output, "".join(manifest_line(talk, args.output.parent) for talk in talks))
     print(f"{len(talks)} dialogues: {args.output}")
 
 
@@ -292,7 +293,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--count", type=number(int, 1), required=True, help="how many dialogues")
     parser.add_argument("--seed", type=number(int, 0), default=0, help="of everything random (default: 0)")
     args = parser.parse_args(arguments)
-    return told(lambda: run(args))
+    return run_command(lambda: run(args))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 from peft import PeftModel
 from transformers import AutoProcessor
 
-from ..commands.arguments import told
+from ..commands.arguments import run_command
 from .run import load_model
 
 
@@ -34,4 +34,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(told(main))
+    sys.exit(run_command(main))

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 from transformers.utils import ModelOutput
 
-from ..files import whole_folder
+from ..files import atomic_folder
 from ..model import QwenAudioConfig, QwenAudioForConditionalGeneration, QwenAudioProcessor
 from .alignment import BLANK, AlignmentHead, ctc_loss, save_head
 from .collator import IGNORE
@@ -33,7 +33,7 @@ class QwenAudioForTraining(QwenAudioForConditionalGeneration):
         input_features: torch.Tensor | None = None,
         feature_lengths: torch.LongTensor | None = None,
         alignment_labels: torch.LongTensor | None = None,
-        letter_labels: torch.LongTensor | None = None,
+        ctc_labels: torch.LongTensor | None = None,
         **kwargs,
     ) -> ModelOutput:
         """Losses of one batch of `collator.Collator`; without labels, the plain model's forward pass.
@@ -51,7 +51,7 @@ class QwenAudioForTraining(QwenAudioForConditionalGeneration):
         if labels is not None:
             losses["language_loss"] = self._language_loss(input_ids, attention_mask, labels, clips)
         if self.alignment_head is not None and alignment_labels is not None:
-            losses["alignment_loss"] = self.alignment_loss(clips, alignment_labels, letter_labels)
+            losses["alignment_loss"] = self.alignment_loss(clips, alignment_labels, ctc_labels)
         loss = losses.get("language_loss", 0.0) + self.alignment_weight * losses.get("alignment_loss", 0.0)
         return ModelOutput(loss=loss, **losses)
 
@@ -66,14 +66,14 @@ class QwenAudioForTraining(QwenAudioForConditionalGeneration):
         return F.cross_entropy(logits.float(), targets[learned])
 
     def alignment_loss(
-        self, clips: Sequence[torch.Tensor], alignment_labels: torch.Tensor, letter_labels: torch.Tensor
+        self, clips: Sequence[torch.Tensor], alignment_labels: torch.Tensor, ctc_labels: torch.Tensor
     ) -> torch.Tensor:
         """What the clips say, or are named, per token; with what they spell, where the model does.
 
         Only speech spells, and only its tokens come in order.
         """
         targets, spellings = (
-            [row[row != IGNORE].tolist() for row in labels] for labels in (alignment_labels, letter_labels)
+            [row[row != IGNORE].tolist() for row in labels] for labels in (alignment_labels, ctc_labels)
         )
         letters = [[letter for letter in row if letter != BLANK] for row in spellings]
         loss, tokens = clips[0].new_zeros((), dtype=torch.float32), max(1, sum(map(len, targets)))
@@ -83,8 +83,8 @@ class QwenAudioForTraining(QwenAudioForConditionalGeneration):
                 self.get_input_embeddings(),
             )  # fmt: skip
         spelled = [n for n, row in enumerate(spellings) if row]
-        if self.letter_head is not None and spelled:
-            log_probs = [self.letter_head(clips[n]).float().log_softmax(-1) for n in spelled]
+        if self.ctc_head is not None and spelled:
+            log_probs = [self.ctc_head(clips[n]).float().log_softmax(-1) for n in spelled]
             loss = loss + ctc_loss(log_probs, [letters[n] for n in spelled]) / tokens
         return loss
 
@@ -102,7 +102,7 @@ class QwenAudioForTraining(QwenAudioForConditionalGeneration):
         """
         weights = weights or self.state_dict()
         state = {name: value for name, value in weights.items() if not name.startswith("alignment_head.")}
-        with whole_folder(folder) as writing:
+        with atomic_folder(folder) as writing:
             self.save_pretrained(writing, state_dict=state, **options)
             self.config.architectures = [QwenAudioForConditionalGeneration.__name__]
             self.config.save_pretrained(writing)

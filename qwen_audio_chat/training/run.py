@@ -12,7 +12,7 @@ from transformers import AutoProcessor, TrainingArguments, set_seed
 
 from ..audio.features import TOKENS_PER_SECOND
 from ..commands.arguments import number
-from ..files import claim, whole_folder
+from ..files import atomic_folder, record_run_identity
 from ..model import QwenAudioConfig
 from ..model.checkpoint import choose_dtype
 from ..model.quantization import bitsandbytes_config, unpack_while_loading
@@ -26,7 +26,7 @@ from .objective import QwenAudioForTraining
 from .stages import STAGES, Stage, prepare
 from .trainer import QwenAudioTrainer
 
-WHOSE = ("model", "train", "stage", "method", "lora_rank", "learning_rate", "batch_tokens", "accumulate", "alignment",
+RUN_IDENTITY = ("model", "train", "stage", "method", "lora_rank", "learning_rate", "batch_tokens", "accumulate", "alignment",
          "corruption", "augment", "seed")  # fmt: skip
 """What makes a run; how long it goes on, and how often it is measured, may change."""
 ADAPTER_RATE = 2e-4  # adapters start from zero and take a higher rate than whole weights
@@ -107,7 +107,7 @@ def train(args: argparse.Namespace) -> Path:
 
     processor = AutoProcessor.from_pretrained(args.model)
     model = load_model(args.model, args.method)
-    claim_output(args)  # not before all is read: a start that failed leaves nothing behind
+    record_run(args)  # not before all is read: a start that failed leaves nothing behind
     limit = model.config.text_config.max_position_embeddings
     examples, dev = (fitting(each, limit, processor.tokenizer, args.on_error) for each in (examples, dev))
     if stage.alignment:
@@ -153,7 +153,7 @@ def fitting(examples: list[Example], limit: int, tokenizer, on_error: str) -> li
     return kept
 
 
-def claim_output(args: argparse.Namespace) -> None:
+def record_run(args: argparse.Namespace) -> None:
     """Note in the output folder what run it holds, so that no other one goes on from its checkpoints.
 
     Raises:
@@ -161,10 +161,10 @@ def claim_output(args: argparse.Namespace) -> None:
     """
     if int(os.environ.get("RANK", 0)):  # the first process speaks for all
         return
-    identity = {name: str(getattr(args, name)) for name in WHOSE}
+    identity = {name: str(getattr(args, name)) for name in RUN_IDENTITY}
     if Path(args.model).exists():
         identity["model"] = str(Path(args.model))  # one folder may be written in several ways
-    if other := claim(args.output / "run.json", identity):
+    if other := record_run_identity(args.output / "run.json", identity):
         differing = ", ".join(other)
         raise ValueError(f"{args.output} holds a run with another {differing}: choose another --output, or remove it.")
 
@@ -238,7 +238,7 @@ def save(trainer: QwenAudioTrainer, processor, folder: Path) -> Path:
     if trainer.is_world_process_zero():
         model = trainer.accelerator.unwrap_model(trainer.model)
         if hasattr(model, "merge_and_unload"):  # PEFT's wrapper
-            with whole_folder(folder.with_name("adapter")) as writing:
+            with atomic_folder(folder.with_name("adapter")) as writing:
                 model.save_pretrained(writing)
             if getattr(model.base_model.model, "is_loaded_in_4bit", False):
                 return folder.with_name("adapter")

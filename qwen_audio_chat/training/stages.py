@@ -103,7 +103,7 @@ def prepare(
         projection = list(model.model.projector.linear.parameters())
     train(projection, stage.projector)
     if model.alignment_head is not None:
-        heads = (head for head in (model.alignment_head, model.letter_head) if head is not None)
+        heads = (head for head in (model.alignment_head, model.ctc_head) if head is not None)
         train((parameter for head in heads for parameter in head.parameters()), stage.projector)
     table = model.get_input_embeddings()
     train((p for p in model.model.language_model.parameters() if p is not table.weight), stage.text)

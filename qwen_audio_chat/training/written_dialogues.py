@@ -20,8 +20,9 @@ from pathlib import Path
 import httpx
 
 from ..audio.decoding import AudioError
-from ..commands.arguments import number, told
-from ..prompts.messages import Conversation, conversation_audios
+from ..commands.arguments import number, run_command
+from ..prompts.conversation import Conversation
+from ..prompts.messages import conversation_audios
 from .dialogues import facts, manifest_line, read_labelled
 from .manifest import Clip, Dialogue, seconds
 
@@ -226,7 +227,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--count", type=number(int, 1), default=3, help="questions for each clip (default: 3)")
     args = parser.parse_args(arguments)
     logging.basicConfig(format="%(levelname)s %(message)s")
-    return told(lambda: run(args))
+    return run_command(lambda: run(args))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Transcripts: long audio in parts, words with times, subtitles."""

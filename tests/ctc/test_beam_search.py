@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from qwen_audio_chat.ctc.beam_search import beam_search
-from qwen_audio_chat.ctc.prefix_scores import Prefixes, Proposals
+from qwen_audio_chat.ctc.prefix_scores import Candidates, Prefixes
 from qwen_audio_chat.demo.examples import EXAMPLES
 from qwen_audio_chat.engine.cache import KeyValueCache
 from qwen_audio_chat.engine.sampling import GenerationOptions
-from qwen_audio_chat.prompts.messages import Conversation
+from qwen_audio_chat.prompts.conversation import Conversation
 
 STOP, WORDS, LIMIT = 0, (1, 2, 3), 5
 
@@ -42,11 +42,11 @@ def step(tokens, caches) -> list[torch.Tensor]:
     return [logits_after(cache.tokens) for cache in caches]
 
 
-def propose(logits, texts):
+def score_candidates(logits, texts):
     tokens = torch.arange(logits.shape[1]).repeat(len(texts.last))
     parents = torch.arange(len(texts.last)).repeat_interleave(logits.shape[1])
     spellings = [[] if token == STOP else [token] for token in tokens.tolist()]
-    return Proposals(parents, tokens, logits.log_softmax(-1).flatten(), spellings, texts[parents])
+    return Candidates(parents, tokens, logits.log_softmax(-1).flatten(), spellings, texts[parents])
 
 
 def begin():
@@ -54,11 +54,11 @@ def begin():
 
 
 def endless(logits, texts):
-    return propose(logits - 50 * torch.eye(logits.shape[1])[STOP], texts)
+    return score_candidates(logits - 50 * torch.eye(logits.shape[1])[STOP], texts)
 
 
-GUIDE = SimpleNamespace(begin=begin, propose=propose, stop_ids={STOP})
-ENDLESS = SimpleNamespace(begin=begin, propose=endless, stop_ids={STOP})
+GUIDE = SimpleNamespace(begin=begin, score_candidates=score_candidates, stop_ids={STOP})
+ENDLESS = SimpleNamespace(begin=begin, score_candidates=endless, stop_ids={STOP})
 
 
 def search(prompt, width, is_cancelled=lambda: False, limit=LIMIT, open_tokens=LIMIT):
@@ -114,18 +114,18 @@ def test_a_word_is_told_after_so_many_more():
 
 def test_what_is_spelled_alike_is_one_hypothesis():
     def alike(logits, texts):
-        proposals = propose(logits, texts)
+        proposals = score_candidates(logits, texts)
         proposals.spellings[2 :: 1 + len(WORDS)] = proposals.spellings[3 :: 1 + len(WORDS)]
         return proposals
 
-    guide = SimpleNamespace(begin=begin, propose=alike, stop_ids={STOP})
+    scorer = SimpleNamespace(begin=begin, score_candidates=alike, stop_ids={STOP})
     widths = []
 
     def counted(tokens, caches):
         widths.append(len(tokens))
         return step(tokens, caches)
 
-    list(beam_search(counted, logits_after(()), Written(), guide, 3, lambda: False, 100))
+    list(beam_search(counted, logits_after(()), Written(), scorer, 3, lambda: False, 100))
     assert widths[:2] == [2, 4]  # of three words, two are one
 
 

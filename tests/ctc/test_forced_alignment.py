@@ -10,7 +10,7 @@ from qwen_audio_chat.answering import TaskReply
 from qwen_audio_chat.ctc.forced_alignment import forced_alignment, word_times
 from qwen_audio_chat.engine.sampling import GenerationOptions
 from qwen_audio_chat.prompts.tags import TaskPrompt, TimedWord, parse_words, write_words
-from qwen_audio_chat.training.alignment import LETTERS
+from qwen_audio_chat.training.alignment import CTC_ALPHABET
 from qwen_audio_chat.transcripts.timed_words import readable
 
 
@@ -39,22 +39,22 @@ def test_too_few_frames_have_no_path():
     log_probs = np.log(np.full((3, 3), 1 / 3))
     assert forced_alignment(log_probs, (1, 1)).tolist() == [0, 2]  # the same letter twice needs a blank between
     assert forced_alignment(log_probs, (1, 1, 2)) is None
-    assert word_times("far too many letters", np.zeros((5, 1 + len(LETTERS))), LETTERS) == []
+    assert word_times("far too many letters", np.zeros((5, 1 + len(CTC_ALPHABET))), CTC_ALPHABET) == []
 
 
 def heard(*letters: tuple[int, str], frames: int) -> np.ndarray:
     """Log-probabilities of a clip in which each (frame, letter) is heard clearly, and nothing between."""
-    logits = np.zeros((frames, 1 + len(LETTERS)))
+    logits = np.zeros((frames, 1 + len(CTC_ALPHABET)))
     logits[:, 0] = 8
     for frame, letter in letters:
         logits[frame] = 0
-        logits[frame, 1 + LETTERS.index(letter)] = 8
+        logits[frame, 1 + CTC_ALPHABET.index(letter)] = 8
     return logits - np.log(np.exp(logits).sum(-1, keepdims=True))
 
 
 def test_words_stand_where_their_letters_are_heard():
     log_probs = heard((10, "h"), (12, "i"), (13, " "), (15, "m"), (19, "e"), (40, "o"), (44, "k"), frames=60)
-    words = word_times("Hi, me 5 ok", log_probs, LETTERS)
+    words = word_times("Hi, me 5 ok", log_probs, CTC_ALPHABET)
     assert words == [
         TimedWord(0.40, 0.56, "Hi,"),  # the gap of two frames to the next word is shared
         TimedWord(0.56, 0.80, "me"),
@@ -66,7 +66,7 @@ def test_words_stand_where_their_letters_are_heard():
 
 def test_numbers_in_digits_are_neither_lost_nor_beyond_the_end():
     log_probs = heard((10, "h"), (12, "i"), (19, "o"), frames=20)
-    words = word_times("1984 hi 5 o 7", log_probs, LETTERS)
+    words = word_times("1984 hi 5 o 7", log_probs, CTC_ALPHABET)
     text = write_words(words)
     assert readable("<|0.00|>" + write_words(words[:-1])) == "1984 hi 5 o"
     assert [word.word for word in parse_words("<|0.00|>" + text)] == ["1984", "hi", "5", "o", "7"]

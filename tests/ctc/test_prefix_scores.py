@@ -8,11 +8,11 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from qwen_audio_chat.ctc.prefix_scores import CTCPrefixScorer, Guide, guide_for
+from qwen_audio_chat.ctc.prefix_scores import CTCPrefixScorer, JointScorer, joint_scorer_for
 from qwen_audio_chat.loading import POCKET
-from qwen_audio_chat.prompts.messages import Conversation
+from qwen_audio_chat.prompts.conversation import Conversation
 from qwen_audio_chat.prompts.questions import TRANSCRIBE, task_prompt, wants_transcript
-from qwen_audio_chat.training.alignment import LETTERS
+from qwen_audio_chat.training.alignment import CTC_ALPHABET
 
 
 @pytest.fixture(scope="module")
@@ -22,8 +22,8 @@ def tokenizer():
 
 def spelled(text: str, frames: int = 3, certainty: float = 6.0) -> torch.Tensor:
     """Log-probabilities [frames, classes] that clearly spell a text, with blanks between the letters."""
-    classes = [place for char in text for place in [1 + LETTERS.index(char)] * (frames - 1) + [0]]
-    logits = torch.zeros(len(classes), 1 + len(LETTERS))
+    classes = [place for char in text for place in [1 + CTC_ALPHABET.index(char)] * (frames - 1) + [0]]
+    logits = torch.zeros(len(classes), 1 + len(CTC_ALPHABET))
     logits[range(len(classes)), classes] = certainty
     return logits.log_softmax(-1)
 
@@ -81,10 +81,10 @@ def test_scores_hold_where_probabilities_are_too_small_for_numbers():
 def follow(tokenizer, log_probs, scores: torch.Tensor, limit: int = 12, **settings) -> str:
     """The greedy answer of a language model that always gives the same scores, guided."""
     stop = tokenizer.convert_tokens_to_ids("<|im_end|>")
-    guide = Guide(tokenizer, LETTERS, log_probs, [stop], **settings)
-    ids, text = [], guide.begin()
+    scorer = JointScorer(tokenizer, CTC_ALPHABET, log_probs, [stop], **settings)
+    ids, text = [], scorer.begin()
     while len(ids) < limit and stop not in ids:
-        proposals = guide.propose(scores[None], text)
+        proposals = scorer.score_candidates(scores[None], text)
         best = int(proposals.scores.argmax())
         ids.append(int(proposals.tokens[best]))
         text = proposals.texts[[best]]
@@ -113,9 +113,9 @@ def test_what_is_silent_is_never_written(tokenizer):
     )
     scores = torch.full((len(tokenizer),), -30.0)
     scores[[well, comma, hyphen, space, rest, letter]] = 0.0
-    guide = Guide(tokenizer, LETTERS, spelled(" well known"), [0])
-    first = guide.propose(scores[None], guide.begin())
-    after = guide.propose(scores[None], first.texts[first.tokens == well])
+    scorer = JointScorer(tokenizer, CTC_ALPHABET, spelled(" well known"), [0])
+    first = scorer.score_candidates(scores[None], scorer.begin())
+    after = scorer.score_candidates(scores[None], first.texts[first.tokens == well])
     score = dict(zip(after.tokens.tolist(), after.scores.tolist(), strict=True))
     assert not {comma, hyphen, space} & set(score)
     assert score[rest] == pytest.approx(-np.log(6), abs=1)  # the language model's own, nearly
@@ -136,14 +136,14 @@ def test_only_a_question_for_the_words_is_guided():
 def test_the_chat_guides_a_transcription_and_nothing_else(tiny_chat, clip):
     talks = [Conversation().ask(words, [clip(1.0)]) for words in ("Transcribe the audio.", "What sound is this?")]
     guided = [tiny_chat.stream(talk).finish().token_ids for talk in talks]
-    tiny_chat.model.letter_head = None  # as the released model: it doesn't spell
+    tiny_chat.model.ctc_head = None  # as the released model: it doesn't ctc_log_probs
     plain = [tiny_chat.stream(talk).finish().token_ids for talk in talks]
     assert guided[0] != plain[0] and guided[1] == plain[1]
 
 
 def test_an_audio_that_spells_nothing_is_left_to_the_language_model(tiny_chat):
     model, frames = tiny_chat.model, torch.randn(20, tiny_chat.model.config.text_config.hidden_size)
-    assert guide_for(model, tiny_chat.tokenizer, frames, [0]) is not None
+    assert joint_scorer_for(model, tiny_chat.tokenizer, frames, [0]) is not None
     with torch.no_grad():
-        model.letter_head.bias[0] = 1000.0
-    assert guide_for(model, tiny_chat.tokenizer, frames, [0]) is None
+        model.ctc_head.bias[0] = 1000.0
+    assert joint_scorer_for(model, tiny_chat.tokenizer, frames, [0]) is None

@@ -21,7 +21,7 @@ from qwen_audio_chat.demo.api_handlers import Programs
 from qwen_audio_chat.demo.page import build_demo
 from qwen_audio_chat.demo.render import message_text
 from qwen_audio_chat.demo.texts import text
-from qwen_audio_chat.prompts.messages import Conversation
+from qwen_audio_chat.prompts.conversation import Conversation
 
 
 @pytest.fixture

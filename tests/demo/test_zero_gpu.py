@@ -10,7 +10,7 @@ import pytest
 from qwen_audio_chat.commands import serve_command as command
 from qwen_audio_chat.demo.visitors import Visitors
 from qwen_audio_chat.engine.sampling import GenerationOptions
-from qwen_audio_chat.prompts.messages import Conversation
+from qwen_audio_chat.prompts.conversation import Conversation
 
 OPTIONS = GenerationOptions(max_new_tokens=12)
 

@@ -100,7 +100,7 @@ def test_a_loop_that_was_ended_leaves_no_padding(tiny_chat, manifest, tmp_path, 
 
 def test_answers_are_those_of_the_pipeline(tiny_chat, manifest, tmp_path, monkeypatch):
     from qwen_audio_chat.engine.sampling import GenerationOptions
-    from qwen_audio_chat.prompts.messages import Conversation
+    from qwen_audio_chat.prompts.conversation import Conversation
 
     monkeypatch.setattr("qwen_audio_chat.evaluation.prompting.CHAT_TOKENS", 12)
     answers = texts(runner(manifest, tmp_path / "out", prompt="chat").run(ModelPredictor(tiny_chat), 4))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from qwen_audio_chat.prompts.messages import Conversation
+from qwen_audio_chat.prompts.conversation import Conversation
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForMultimodalLM, AutoPr
 from qwen_audio_chat.model import QwenAudioConfig, QwenAudioForConditionalGeneration, QwenAudioProcessor
 from qwen_audio_chat.model.decoder import ntk_alpha
 from qwen_audio_chat.model.encoder import sinusoids
-from qwen_audio_chat.prompts.messages import Conversation
+from qwen_audio_chat.prompts.conversation import Conversation
 from tests.conftest import build_tiny_model
 
 
@@ -134,7 +134,7 @@ def test_gradients_reach_every_trainable_parameter(tiny_tokenizer, tiny_processo
     plain = model(**inputs, labels=inputs["input_ids"]).loss
     plain.backward()
     without = {name for name, p in model.named_parameters() if p.requires_grad and p.grad is None}
-    assert without == {"letter_head.weight", "letter_head.bias"}  # which no token passes
+    assert without == {"ctc_head.weight", "ctc_head.bias"}  # which no token passes
     gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
     model.gradient_checkpointing_enable()

@@ -13,7 +13,7 @@ from qwen_audio_chat.model import QwenAudioConfig, QwenAudioForConditionalGenera
 from qwen_audio_chat.model.checkpoint import CheckpointError, load_model
 from qwen_audio_chat.model.quantization import BODY, PackedConfig, quantization_config, quantize_for_release
 from qwen_audio_chat.model.quantized_layers import QuantizedEmbedding, QuantizedLinear, dequantize, quantize
-from qwen_audio_chat.prompts.messages import Conversation
+from qwen_audio_chat.prompts.conversation import Conversation
 from tests.conftest import build_tiny_model
 from tests.golden.golden_inputs import CASES
 from tests.official import golden_inputs

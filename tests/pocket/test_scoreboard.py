@@ -32,7 +32,7 @@ from qwen_audio_chat.pocket.scoreboard import (
 )
 from qwen_audio_chat.pocket.text_chat import CLOSED, OPEN, answer_losses, closed_questions, measure_likelihood
 from qwen_audio_chat.pocket.whisper import WhisperPredictor, is_language_name
-from qwen_audio_chat.prompts.messages import Conversation
+from qwen_audio_chat.prompts.conversation import Conversation
 from qwen_audio_chat.prompts.questions import DECLINE
 from qwen_audio_chat.prompts.tags import TaskPrompt
 from qwen_audio_chat.reply import Reply

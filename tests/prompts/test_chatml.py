@@ -5,7 +5,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qwen_audio_chat.prompts.chatml import encode_conversation, encode_text
-from qwen_audio_chat.prompts.messages import Conversation, conversation_audios
+from qwen_audio_chat.prompts.conversation import Conversation
+from qwen_audio_chat.prompts.messages import conversation_audios
 
 
 def show(tokenizer, chat) -> str:

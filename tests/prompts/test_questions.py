@@ -37,7 +37,7 @@ def test_a_task_is_encoded_without_roles(tiny_tokenizer):
 
 
 def test_a_long_audio_is_asked_about_piece_by_piece(tiny_chat, clip):
-    tiny_chat.model.letter_head = None  # a model that writes the times itself
+    tiny_chat.model.ctc_head = None  # a model that writes the times itself
     audio = np.concatenate([clip(29), 0 * clip(1), clip(12, 880)])
     options, task = GenerationOptions(max_new_tokens=6), TaskPrompt("transcribe", timestamps=True)
     whole = TaskReply(tiny_chat, task, audio, options).finish()

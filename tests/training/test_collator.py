@@ -12,7 +12,7 @@ from qwen_audio_chat.pocket.notes import NOTE, note_text
 from qwen_audio_chat.prompts.chatml import encode_text, encode_timed_words
 from qwen_audio_chat.prompts.questions import UNKNOWN
 from qwen_audio_chat.prompts.tags import TaskPrompt, TimedWord
-from qwen_audio_chat.training.alignment import BLANK, LETTERS
+from qwen_audio_chat.training.alignment import BLANK, CTC_ALPHABET
 from qwen_audio_chat.training.alignment_targets import AlignmentTarget, alignment_target
 from qwen_audio_chat.training.collator import IGNORE, Collator, Visits
 from qwen_audio_chat.training.manifest import Clip, Dialogue, ManifestError
@@ -106,11 +106,11 @@ def test_alignment_targets_are_per_clip(tiny_processor, tiny_tokenizer, sound):
     barking = Clip("x:2", sound, TaskPrompt("keyword", "unknown", instruction="event"), "dog")
     german = Clip("x:3", sound, TaskPrompt("translate", "de"), "dog", heard="German dog")
     batch = Collator(tiny_processor, text=False)([(speech, 0), (barking, 1), (german, 2)])
-    assert set(batch) == {"input_features", "feature_lengths", "alignment_labels", "letter_labels"}
+    assert set(batch) == {"input_features", "feature_lengths", "alignment_labels", "ctc_labels"}
     names = [tiny_tokenizer.decode(row[row != IGNORE]) for row in batch["alignment_labels"]]
     assert names == [" a dog today", " dog", " German dog"]
-    spelled = [row[row != IGNORE].tolist() for row in batch["letter_labels"]]
-    assert "".join(LETTERS[label - 1] for label in spelled[0]) == " a dog today"
+    spelled = [row[row != IGNORE].tolist() for row in batch["ctc_labels"]]
+    assert "".join(CTC_ALPHABET[label - 1] for label in spelled[0]) == " a dog today"
     assert spelled[1] == [BLANK] and spelled[2] == []  # letters are silent in a bark, and learn nothing from German
 
 

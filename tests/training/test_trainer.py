@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForMultimodalLM, AutoTokenizer
 
-from qwen_audio_chat.files import whole_folder
+from qwen_audio_chat.files import atomic_folder
 from qwen_audio_chat.loading import POCKET
 from qwen_audio_chat.pocket.release import release
 from qwen_audio_chat.training import run as cli
@@ -53,7 +53,7 @@ def test_align_trains_projection_and_upper_encoder(tiny_folder, manifest, tmp_pa
     args = parse(*options(tiny_folder, manifest, output, "--stage", "align", "--steps", 8))
     names = changed(tiny_folder, cli.train(args))
     assert "model.projector.linear.weight" in names
-    assert parts(names) == {"projector", "audio_tower", "letter_head"}
+    assert parts(names) == {"projector", "audio_tower", "ctc_head"}
     assert "model.projector.scale" not in names
     assert (output / "final/alignment.safetensors").exists()
     assert (output / "loss.png").stat().st_size > 1000
@@ -72,7 +72,7 @@ def test_joint_trains_the_language_model_and_what_feeds_it(tiny_folder, manifest
     )
     names = changed(tiny_folder, cli.train(args))
     embeddings = {name for name in names if "embed_tokens" in name or "lm_head" in name}
-    assert parts(names - embeddings) == {"audio_tower", "projector", "language_model", "letter_head"}
+    assert parts(names - embeddings) == {"audio_tower", "projector", "language_model", "ctc_head"}
     assert not any("conv" in name or "embed_positions" in name for name in names)
     logged = [entry for entry in history(tmp_path / "joint") if "alignment_loss" in entry]
     assert logged and all("language_loss" in entry for entry in logged)
@@ -91,7 +91,7 @@ def test_pretrain_trains_the_encoder_and_only_the_rows_of_tags(tiny_folder, mani
     args = parse(*options(tiny_folder, manifest, output, "--stage", "pretrain", "--steps", 4, "--alignment", 0.3))
     names = changed(tiny_folder, cli.train(args))
     tables = {"model.language_model.embed_tokens.weight", "lm_head.weight"}
-    assert names >= tables and parts(names - tables) == {"projector", "audio_tower", "letter_head"}
+    assert names >= tables and parts(names - tables) == {"projector", "audio_tower", "ctc_head"}
     old, new = (AutoModelForMultimodalLM.from_pretrained(f).lm_head.weight for f in (tiny_folder, output / "final"))
     moved = (old != new).any(dim=1).nonzero().flatten().tolist()
     tokens = set(tiny_tokenizer.convert_ids_to_tokens(moved))
@@ -171,15 +171,15 @@ def test_two_processes_learn_what_one_does(tiny_folder, manifest, tmp_path):
 
 def test_a_folder_holds_one_run(tiny_folder, manifest, tmp_path, parse):
     settings = options(tiny_folder, manifest, tmp_path / "out")
-    cli.claim_output(parse(*settings, "--steps", 4))
-    cli.claim_output(parse(*settings, "--steps", 8))  # longer, but the same
+    cli.record_run(parse(*settings, "--steps", 4))
+    cli.record_run(parse(*settings, "--steps", 8))  # longer, but the same
     with pytest.raises(ValueError, match="another learning_rate, seed: choose another --output"):
-        cli.claim_output(parse(*settings, "--seed", 5, "--learning-rate", 2))
+        cli.record_run(parse(*settings, "--seed", 5, "--learning-rate", 2))
 
 
 def test_one_folder_of_a_model_may_be_written_in_several_ways(tiny_folder, manifest, tmp_path, parse):
-    cli.claim_output(parse(*options(f"{tiny_folder}/", manifest, tmp_path / "out")))
-    cli.claim_output(parse(*options(f"{tiny_folder.parent}/./{tiny_folder.name}", manifest, tmp_path / "out")))
+    cli.record_run(parse(*options(f"{tiny_folder}/", manifest, tmp_path / "out")))
+    cli.record_run(parse(*options(f"{tiny_folder.parent}/./{tiny_folder.name}", manifest, tmp_path / "out")))
 
 
 def test_a_start_that_failed_leaves_nothing_behind(tiny_folder, manifest, tmp_path, parse):
@@ -240,16 +240,16 @@ def test_every_process_gets_equally_many_batches_however_few_there_are():
 def test_a_folder_takes_its_name_when_it_is_whole(tmp_path):
     folder = tmp_path / "final"
     for word in ("old", "new"):
-        with whole_folder(folder) as partial:
+        with atomic_folder(folder) as partial:
             (partial / word).touch()
             (partial / "config.json").touch()
             assert not (folder / word).exists()
-    with pytest.raises(KeyboardInterrupt), whole_folder(folder) as partial:
+    with pytest.raises(KeyboardInterrupt), atomic_folder(folder) as partial:
         (partial / "half").touch()
         raise KeyboardInterrupt
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "new"]
     (tmp_path / "talks").mkdir()
     (tmp_path / "talks/mine.wav").touch()
-    with pytest.raises(ValueError, match="something else than a model"), whole_folder(tmp_path / "talks"):
+    with pytest.raises(ValueError, match="something else than a model"), atomic_folder(tmp_path / "talks"):
         pass
     assert (tmp_path / "talks/mine.wav").exists()
