@@ -3,12 +3,13 @@
 import pytest
 
 from qwen_audio_chat.answering import answer
-from qwen_audio_chat.demo.examples import EXAMPLES, load_examples
+from qwen_audio_chat.demo.examples import load_examples
 from qwen_audio_chat.evaluation.metrics import edit_counts
 from qwen_audio_chat.evaluation.normalization import normalize
 from qwen_audio_chat.loading import POCKET, load
 from qwen_audio_chat.prompts.conversation import Conversation
 from qwen_audio_chat.prompts.tags import parse_words
+from qwen_audio_chat.resources import EXAMPLES
 
 RIGHT = {
     "A voice menu": "press one to enter an extension, press two to use the directory",

@@ -5,7 +5,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from statistics import median
 
 import numpy as np
@@ -19,8 +18,8 @@ from ..engine.cache import KeyValueCache
 from ..engine.sampling import GenerationOptions
 from ..model.quantized_layers import QuantizedLinear
 from ..prompts.conversation import Conversation
+from ..resources import EXAMPLES
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "assets" / "examples"
 QUESTIONS = (
     "What do the people say?",
     "Which of the three is the shortest?",

@@ -6,8 +6,6 @@ from pathlib import Path
 from ..audio.decoding import load_audio
 from .spectrogram import save_picture
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "assets" / "examples"
-
 
 def load_examples(folder: Path, pictures: Path) -> list[dict]:
     """Read the gallery; none where the folder has no list.

@@ -12,11 +12,12 @@ from gradio.utils import get_upload_folder
 from ..chat import AudioChat
 from ..engine.sampling import GenerationOptions
 from ..prompts.questions import LANGUAGE_NAMES
+from ..resources import EXAMPLES
 from .answer_handlers import Answers
 from .api_handlers import MCP_TOOL, Programs, has_mcp
 from .ask_handlers import Messages
 from .edit_handlers import Changes
-from .examples import EXAMPLES, load_examples
+from .examples import load_examples
 from .page_state import PageContext
 from .presets import PRESETS
 from .texts import label, language, text

@@ -8,10 +8,10 @@ import torch
 
 from qwen_audio_chat.ctc.beam_search import beam_search
 from qwen_audio_chat.ctc.prefix_scores import Candidates, Prefixes
-from qwen_audio_chat.demo.examples import EXAMPLES
 from qwen_audio_chat.engine.cache import KeyValueCache
 from qwen_audio_chat.engine.sampling import GenerationOptions
 from qwen_audio_chat.prompts.conversation import Conversation
+from qwen_audio_chat.resources import EXAMPLES
 
 STOP, WORDS, LIMIT = 0, (1, 2, 3), 5
 
@@ -142,12 +142,12 @@ def test_a_cache_that_follows_another_holds_the_same_and_goes_its_own_way():
     states = torch.randn(2, 1, 2, 300, 4)
     for layer in range(2):
         first.update(states[layer], -states[layer], layer)
-    second.follow(first, 0)
+    second.copy_from(first, 0)
     for layer in range(2):
         first.update(states[0, :, :, :5], states[0, :, :, :5], layer)
         second.update(states[1, :, :, :9], states[1, :, :, :9], layer)
     assert torch.equal(second.layers[1].keys, torch.cat((states[1], states[1, :, :, :9]), dim=2))
-    second.follow(first, 300)
+    second.copy_from(first, 300)
     assert torch.equal(second.layers[1].keys, torch.cat((states[1], states[0, :, :, :5]), dim=2))
     assert torch.equal(second.layers[0].values, torch.cat((-states[0], states[0, :, :, :5]), dim=2))
 
