@@ -1,39 +1,61 @@
-"""`python -m qwen_audio_chat COMMAND`: one module for each command, imported only when it is asked for."""
+"""The commands: `qwen-audio-chat COMMAND`, or `python -m qwen_audio_chat COMMAND`.
+
+Each has a module `commands/NAME_command.py` with `add_arguments` and `run`. The first line of the module's docstring
+describes the command, and the docstring of `add_arguments` holds examples of it. Only the module of the chosen command
+is imported, because most of them need PyTorch.
+"""
 
 import argparse
+import ast
 import importlib
+import re
 import sys
+from pathlib import Path
 
 from .commands.arguments import run_command
 
-COMMANDS = {
-    "serve": (".commands.serve_command", "open the page for a browser"),
-    "chat": (".commands.chat_command", "ask about audio files, once or in a conversation"),
-    "transcribe": (".commands.transcribe_command", "write a transcript for each audio file of a folder"),
-    "train": (".training.run", "run a stage of training, or fine-tune a model"),
-    "evaluate": (".commands.evaluate_command", "measure a model on a task of the paper"),
-    "benchmark": (".commands.benchmark_command", "measure how fast a model answers here"),
-}
+COMMANDS = ("serve", "chat", "transcribe", "train", "evaluate", "benchmark")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; what the user did wrong is one sentence on standard error and exit code 2."""
-    listing = "\n".join(f"  {name:<11} {help_text}" for name, (_, help_text) in COMMANDS.items())
+    """Run one command and return its exit code; 2, with one sentence on standard error, for a mistake of the user."""
+    program = "qwen-audio-chat" if Path(sys.argv[0]).stem == "qwen-audio-chat" else "python -m qwen_audio_chat"
+    width = max(map(len, COMMANDS))
+    listing = "\n".join(f"  {name:<{width}}  {_docstrings(name)[0]}" for name in COMMANDS)
     parser = argparse.ArgumentParser(
-        prog="python -m qwen_audio_chat",
+        prog=program,
         description=f"Talk about audio.\n\ncommands:\n{listing}",
-        epilog="COMMAND --help tells the arguments of a command.",
+        epilog=f'"{program} COMMAND --help" lists the arguments of a command.',
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     chosen = parser.parse_args(arguments)
 
-    module = importlib.import_module(COMMANDS[chosen.command][0], __package__)
-    parser = argparse.ArgumentParser(prog=f"python -m qwen_audio_chat {chosen.command}")
+    description, examples = _docstrings(chosen.command)
+    parser = argparse.ArgumentParser(
+        prog=f"{program} {chosen.command}",
+        description=description,
+        epilog="\n".join(["examples:", *(f"  {program} {example}" for example in examples)]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    module = importlib.import_module(_module_name(chosen.command), __package__)
     module.add_arguments(parser)
     args = parser.parse_args(chosen.arguments)
     return run_command(lambda: args.run(args))
+
+
+def _module_name(command: str) -> str:
+    return f".commands.{command.replace('-', '_')}_command"
+
+
+def _docstrings(command: str) -> tuple[str, list[str]]:
+    """Description and examples of a command, read from the source of its module without importing it."""
+    path = Path(__file__).parent.joinpath(*_module_name(command).split(".")).with_suffix(".py")
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    examples = re.findall(rf"`({command} [^`]+)`", ast.get_docstring(functions["add_arguments"]) or "")
+    return (ast.get_docstring(tree) or "").partition("\n")[0], examples
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""The command `benchmark`: a table for people on standard error, and as the last line of standard output one JSON."""
+"""Measure how fast a model answers on this machine.
+
+A table for people goes to standard error; the last line of standard output is one JSON object.
+"""
 
 import argparse
 import importlib.util

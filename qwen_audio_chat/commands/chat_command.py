@@ -1,4 +1,7 @@
-"""The command `chat`: the answer goes to standard output, all else to standard error, so that it can be piped."""
+"""Ask about audio files, once or in a conversation.
+
+The answer goes to standard output and everything else to standard error, so that the answer can be piped.
+"""
 
 import argparse
 import sys
@@ -15,11 +18,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser)
     parser.add_argument("--audio", action="append", default=[], metavar="FILE", help="an audio file; may be repeated")
     parser.add_argument("--text", help="the question; without it, talk interactively")
-    parser.add_argument("--max-new-tokens", type=int, default=512)
+    parser.add_argument("--max-new-tokens", type=int, default=512, help="longest answer, in tokens (default: 512)")
     parser.add_argument("--sample", action="store_true", help="sample instead of taking the likeliest words")
-    parser.add_argument("--temperature", type=float, default=1.0)
-    parser.add_argument("--top-p", type=float, default=0.5)
-    parser.add_argument("--seed", type=int)
+    parser.add_argument("--temperature", type=float, default=1.0, help="with --sample: higher is more varied (default: 1)")
+    parser.add_argument("--top-p", type=float, default=0.5, help="with --sample: probability sampled from (default: 0.5)")
+    parser.add_argument("--seed", type=int, help="with --sample: gives the same answer again")
     parser.set_defaults(run=run)
 
 

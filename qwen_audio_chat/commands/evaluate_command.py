@@ -1,4 +1,4 @@
-"""The command `python -m qwen_audio_chat evaluate`.
+"""Measure a model on a task of the paper.
 
 What needs PyTorch is imported where it is used, so that a help text or a wrong argument doesn't wait for it.
 """
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add this command's arguments, and `run` to carry them out."""
+    """`evaluate --task asr --data test.jsonl --output results/`."""
     parser.set_defaults(run=run)
     parser.description = (
         "Ask a model about evaluation data and score its answers. The last line of standard output is one JSON object "

@@ -1,4 +1,7 @@
-"""The command `serve`, which is also `web_demo.py`; and `launch`, the same for a notebook."""
+"""Open the page for a browser.
+
+The command `serve`, which `web_demo.py` runs as well, and `launch`, the same for a notebook.
+"""
 
 import argparse
 import os

@@ -1,4 +1,7 @@
-"""Transcripts of audio of any length, a segment per piece; and the command `transcribe`."""
+"""Write a transcript for each audio file of a folder.
+
+Audio of any length is transcribed in pieces, each a segment of the transcript.
+"""
 
 import argparse
 import json

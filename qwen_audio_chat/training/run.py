@@ -72,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--log-every", type=count, default=10, help="steps between log lines (default: 10)")
     add("--keep", type=count, default=2, help="checkpoints kept (default: 2)")
     add("--workers", type=number(int, 0), default=1, help="processes that prepare data (default: 1)")
-    add("--seed", type=int, default=0)
+    add("--seed", type=int, default=0, help="of everything that is random (default: 0)")
     add("--full-precision", action="store_true", help="compute in float32 even where bfloat16 is faster")
     add("--gradient-checkpointing", action="store_true", help="recompute activations: less memory, a third slower")
     parser.set_defaults(run=run)

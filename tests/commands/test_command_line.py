@@ -1,15 +1,18 @@
 """The commands, with a tiny random model in place of the loaded one."""
 
+import argparse
+import importlib
 import io
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import soundfile
 
-from qwen_audio_chat.__main__ import main
-from qwen_audio_chat.commands import chat_command as terminal
-from qwen_audio_chat.commands import transcribe_command as transcription
+from qwen_audio_chat.__main__ import COMMANDS, main
+from qwen_audio_chat.commands import chat_command, transcribe_command
 from qwen_audio_chat.prompts.tags import TimedWord
 from qwen_audio_chat.transcripts.subtitles import to_srt
 
@@ -24,9 +27,50 @@ def wav(tmp_path, clip):
 
 @pytest.fixture(autouse=True)
 def loaded(monkeypatch, tiny_chat):
-    monkeypatch.setattr(terminal, "load_from", lambda args: tiny_chat)
-    monkeypatch.setattr(transcription, "load_from", lambda args: tiny_chat)
+    monkeypatch.setattr(chat_command, "load_from", lambda args: tiny_chat)
+    monkeypatch.setattr(transcribe_command, "load_from", lambda args: tiny_chat)
     return tiny_chat
+
+
+def help_text(*arguments, capsys) -> str:
+    with pytest.raises(SystemExit) as exit:
+        main([*arguments, "--help"])
+    assert exit.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_help_lists_every_command_with_its_description(capsys):
+    text = help_text(capsys=capsys)
+    for command in COMMANDS:
+        [line] = [line for line in text.splitlines() if line.startswith(f"  {command} ")]
+        description = line.removeprefix(f"  {command} ").strip()
+        assert description.endswith(".") and len(line) <= 120
+
+
+def test_the_list_of_commands_needs_no_pytorch():
+    program = """
+import sys
+from qwen_audio_chat.__main__ import main
+try:
+    main(["--help"])
+finally:
+    assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command_describes_it_and_shows_an_example(command, capsys):
+    usage, description, *rest = help_text(command, capsys=capsys).split("\n\n")
+    assert usage.startswith(f"usage: python -m qwen_audio_chat {command}")
+    assert not description.startswith("options:") and rest[-1].startswith("examples:")
+    assert f"  python -m qwen_audio_chat {command} " in rest[-1]
+
+
+def test_a_command_that_is_none_is_refused(capsys):
+    with pytest.raises(SystemExit) as exit:
+        main(["sing"])
+    assert exit.value.code == 2 and "invalid choice" in capsys.readouterr().err
 
 
 def test_chat_prints_only_the_answer(wav, capsys, loaded):
@@ -35,7 +79,7 @@ def test_chat_prints_only_the_answer(wav, capsys, loaded):
     conversation = [
         {"role": "user", "content": [{"type": "audio", "audio": str(wav)}, {"type": "text", "text": "What is it?"}]}
     ]
-    expected = loaded.stream(conversation, terminal.GenerationOptions(max_new_tokens=8)).finish()
+    expected = loaded.stream(conversation, chat_command.GenerationOptions(max_new_tokens=8)).finish()
     assert printed.out == expected.text + "\n" and printed.err == ""
 
 
@@ -46,6 +90,13 @@ def test_interactive_chat_keeps_going_after_an_error(wav, capsys, monkeypatch):
     printed = capsys.readouterr()
     assert printed.out.count("\n") >= 3
     assert "Error:" in printed.err and "missing.wav" in printed.err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_has_a_help(command):
+    parser = argparse.ArgumentParser()
+    importlib.import_module(f"qwen_audio_chat.commands.{command.replace('-', '_')}_command").add_arguments(parser)
+    assert [action.option_strings or action.dest for action in parser._actions if not action.help] == []
 
 
 def test_wrong_file_is_one_sentence_and_exit_code_2(capsys):
