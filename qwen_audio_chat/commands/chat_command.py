@@ -20,8 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--text", help="the question; without it, talk interactively")
     parser.add_argument("--max-new-tokens", type=int, default=512, help="longest answer, in tokens (default: 512)")
     parser.add_argument("--sample", action="store_true", help="sample instead of taking the likeliest words")
-    parser.add_argument("--temperature", type=float, default=1.0, help="with --sample: higher is more varied (default: 1)")
-    parser.add_argument("--top-p", type=float, default=0.5, help="with --sample: probability sampled from (default: 0.5)")
+    parser.add_argument("--temperature", type=float, default=1.0, help="with --sample: higher varies more (default: 1)")
+    parser.add_argument("--top-p", type=float, default=0.5, help="with --sample: probability kept (default: 0.5)")
     parser.add_argument("--seed", type=int, help="with --sample: gives the same answer again")
     parser.set_defaults(run=run)
 
