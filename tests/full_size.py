@@ -25,7 +25,7 @@ from transformers.models.whisper.modeling_whisper import sinusoids
 from qwen_audio_chat.benchmark.measures import gb_per_token, read_gb_per_s
 from qwen_audio_chat.chat import AudioChat
 from qwen_audio_chat.engine.sampling import GenerationOptions
-from qwen_audio_chat.model.checkpoint import INDEX, load_model
+from qwen_audio_chat.model.checkpoint import INDEX_FILE, load_model
 from qwen_audio_chat.prompts.conversation import Conversation
 from tests.official import find_vocabulary, official_config, official_shapes
 
@@ -53,7 +53,7 @@ def write_checkpoint(folder: Path) -> None:
             save_file(shard, folder / file, metadata={"format": "pt"})
             index |= dict.fromkeys(shard, file)
             shard, size = {}, 0
-    (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": index}))
+    (folder / INDEX_FILE).write_text(json.dumps({"metadata": {}, "weight_map": index}))
     (folder / "config.json").write_text(json.dumps(official_config(tiny=False)))
     shutil.copy(find_vocabulary(), folder / "qwen.tiktoken")
 

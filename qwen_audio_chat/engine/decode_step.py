@@ -20,7 +20,7 @@ from transformers.models.llama.modeling_llama import LlamaModel
 
 from ..model import kernels
 from ..model.decoder import QwenAudioTextModel
-from ..model.quantized_layers import SMALL, QuantizedLinear, multiply
+from ..model.quantized_layers import SINGLE_THREAD_WEIGHTS, QuantizedLinear, multiply
 
 _FIXED_ROTARY = ("default", "linear", "llama3")  # the other types change their angles with the length
 _TABLE = 4096  # positions of which the angles are computed at once
@@ -46,7 +46,7 @@ class DecodeStep:
             return
         text, config = model.model.language_model, model.config.text_config
         linears = [module for module in (*text.modules(), model.lm_head) if hasattr(module, "in_features")]
-        self.threads = 1 if all(x.in_features * x.out_features < SMALL for x in linears[:-1]) else self.threads
+        self.threads = 1 if all(x.in_features * x.out_features < SINGLE_THREAD_WEIGHTS for x in linears[:-1]) else self.threads
         self._angles = lru_cache(maxsize=4)(partial(_angles, text))
         is_plain = type(text) is LlamaModel and all(getattr(x, "bits", 0) == 8 and x.bias is None for x in linears)
         self.packed = PackedStep(model) if is_plain and self.threads == 1 else None

@@ -1,6 +1,6 @@
 """From a name or folder to a model ready to answer: hubs, checks of the files, device, precision.
 
-Only safetensors are read, and no code of a repository is downloaded or run.
+Only safetensors files are read, and no code of a repository is downloaded or run.
 """
 
 import json
@@ -10,25 +10,27 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
+from transformers.utils.quantization_config import QuantizationConfigMixin
 
+from ..errors import UserError
 from ..prompts.tokenizer import AUDIO_END, AUDIO_PLACEHOLDER, AUDIO_START
 from .configuration import QwenAudioConfig
 from .modeling import QwenAudioForConditionalGeneration
 from .official import LICENCE
 from .processing import QwenAudioProcessor
-from .quantization import precision_name, quantization_config, unpack_while_loading
+from .quantization import quantization_config, unpack_while_loading
 
-INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
-WANTED = ["*.json", "*.safetensors", "*.tiktoken", "LICENSE*", "NOTICE*"]
-_LARGE = 4_000_000_000  # bytes of weights from which a CPU reads 4 bits by default: decoding waits for the memory
+INDEX_FILE, WEIGHTS_FILE = "model.safetensors.index.json", "model.safetensors"
+_PICKLE_PATTERNS = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+_DOWNLOAD_PATTERNS = ["*.json", "*.safetensors", "*.tiktoken", "LICENSE*", "NOTICE*"]
+_MIN_BYTES_FOR_INT4 = 4_000_000_000  # larger weights get 4 bits on a CPU, where memory bandwidth limits decoding
 
 logger = logging.getLogger(__name__)
 _licence_shown = False
 
 
-class CheckpointError(ValueError):
-    """What is wrong with a model's name or files, and what to do, in one sentence for the user."""
+class CheckpointError(UserError):
+    """What is wrong with a model's name or files, and what to do about it."""
 
 
 def load_model(
@@ -44,20 +46,22 @@ def load_model(
 
     Args:
         name_or_path: a folder, or a name on the hub such as "Qwen/Qwen-Audio-Chat".
-        device: "auto" (CUDA, else MPS, else the CPU), "cuda", "mps" or "cpu". Several GPUs share the model on "auto".
-        quantization: "none", "int8", "int4", or "auto": as stored, else 4 bits where the memory or a CPU asks for it.
+        device: "auto" (CUDA, else MPS, else the CPU), "cuda", "mps" or "cpu". On "auto" several GPUs share the model.
+        quantization: "none", "int8", "int4", or "auto": as stored, else 4 bits where memory or a CPU calls for it.
         hub: "huggingface" or "modelscope".
-        offline: take only what is on this machine.
+        offline: use only files that are already on this machine.
         revision: branch, tag or commit on the hub.
 
     Returns:
-        The model in evaluation mode, its `precision` named for display, and the processor.
+        The model in evaluation mode, and the processor.
 
     Raises:
         CheckpointError: the model isn't there, or its files are damaged, incomplete or of another model.
     """
     if quantization not in ("auto", "none", "int8", "int4"):
-        raise CheckpointError(f'quantization must be "auto", "none", "int8" or "int4", not {quantization!r}.')
+        raise CheckpointError(
+            'quantization must be "auto", "none", "int8" or "int4", not {value!r}.', value=quantization
+        )
     device = choose_device(device)
     folder = fetch(name_or_path, hub=hub, offline=offline, revision=revision)
     size = check_files(folder)
@@ -75,9 +79,9 @@ def load_model(
         )
     except CheckpointError:
         raise
-    except (ValueError, OSError, RuntimeError) as error:
-        raise CheckpointError(f"{name_or_path} can't be loaded: {str(error).strip().splitlines()[0]}") from error
-    model.precision = precision_name(model)
+    except (ValueError, OSError, RuntimeError) as error:  # libraries raise all three for files that don't fit
+        reason = error if isinstance(error, UserError) else str(error).strip().splitlines()[0]
+        raise CheckpointError("{model} can't be loaded: {reason}", model=name_or_path, reason=reason) from error
     return model.eval(), processor
 
 
@@ -85,18 +89,18 @@ def choose_device(device: str) -> str:
     """The device to use: "cuda", "mps" or "cpu".
 
     Raises:
-        CheckpointError: the wanted one isn't there.
+        CheckpointError: the requested one isn't available.
     """
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if device == "auto":
-        return next(name for name, available in there.items() if available)
-    if not there.get(device.split(":")[0]):
-        raise CheckpointError(f'There is no device {device!r} here: use device="auto" or "cpu".')
+        return next(name for name, is_available in available.items() if is_available)
+    if not available.get(device.split(":")[0]):
+        raise CheckpointError('There is no device {device!r} here: use device="auto" or "cpu".', device=device)
     return device
 
 
 def has_fast_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 by itself (AVX512-BF16 or AMX)."""
+    """Whether this CPU has instructions that multiply bfloat16 (AVX512-BF16 or AMX)."""
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
@@ -109,26 +113,28 @@ def choose_dtype(device: str) -> torch.dtype:
     return torch.bfloat16
 
 
-def _choose_quantization(config: QwenAudioConfig, wanted: str, device: str, size: int):
-    """The argument for `from_pretrained`; a checkpoint that is quantized in its files stays so, or becomes floats."""
+def _choose_quantization(
+    config: QwenAudioConfig, quantization: str, device: str, size: int
+) -> QuantizationConfigMixin | None:
+    """The argument for `from_pretrained`; files that are already quantized stay so, or are loaded as floats."""
     if getattr(config, "quantization_config", None) is not None:
-        if not (wanted == "none" and unpack_while_loading(config)) and wanted != "auto":
+        if not (quantization == "none" and unpack_while_loading(config)) and quantization != "auto":
             raise CheckpointError('This checkpoint is already quantized in its files: use quantization="auto".')
         return None
-    if wanted == "auto":
-        wanted = "none"
-        if device == "cpu" and size > _LARGE:
-            wanted = "int4"
+    if quantization == "auto":
+        quantization = "none"
+        if device == "cpu" and size > _MIN_BYTES_FOR_INT4:
+            quantization = "int4"
         elif device.startswith("cuda"):
             free = sum(torch.cuda.mem_get_info(i)[0] for i in range(torch.cuda.device_count()))
-            wanted = "none" if free > 1.3 * size else "int4"
-    return quantization_config(wanted, device.split(":")[0])
+            quantization = "none" if free > 1.3 * size else "int4"
+    return quantization_config(quantization, device.split(":")[0])
 
 
 def fetch(
     name_or_path: str | Path, *, hub: str = "huggingface", offline: bool = False, revision: str | None = None
 ) -> Path:
-    """The folder that holds a model's files, downloaded unless it is there.
+    """The folder that holds a model's files, downloaded unless it is on this machine.
 
     Raises:
         CheckpointError: it can't be found or downloaded.
@@ -138,75 +144,93 @@ def fetch(
     if folder.is_dir():
         return folder
     if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
-        raise CheckpointError(f"There is no folder {name}, and a model on a hub is called owner/name.")
+        raise CheckpointError("There is no folder {name}, and a model on a hub is called owner/name.", name=name)
     if hub == "huggingface":
-        from huggingface_hub import snapshot_download
+        from huggingface_hub import snapshot_download  # here, because a local folder needs no hub
     elif hub == "modelscope":
         try:
-            from modelscope import snapshot_download
+            from modelscope import snapshot_download  # here, because it is heavy and only this hub needs it
         except ImportError as error:
             raise CheckpointError("Models from ModelScope need its package: pip install modelscope.") from error
     else:
-        raise CheckpointError(f'hub must be "huggingface" or "modelscope", not {hub!r}.')
+        raise CheckpointError('hub must be "huggingface" or "modelscope", not {hub!r}.', hub=hub)
     try:
-        return Path(snapshot_download(name, revision=revision, local_files_only=offline, allow_patterns=WANTED))
-    except Exception as error:  # each hub has its own errors, for names, networks, permissions
+        return Path(
+            snapshot_download(name, revision=revision, local_files_only=offline, allow_patterns=_DOWNLOAD_PATTERNS)
+        )
+    except Exception as error:  # each hub has its own errors for names, networks and permissions
+        cause = type(error).__name__
         if offline:
-            advice = "isn't on this machine: load it once with a connection, or give its folder"
-        else:
-            advice = f"can't be fetched from {hub}: check the name and the connection, or give a folder"
-        raise CheckpointError(f"{name} {advice} ({type(error).__name__}).") from error
+            raise CheckpointError(
+                "{name} isn't on this machine: load it once with a connection, or give its folder ({cause}).",
+                name=name,
+                cause=cause,
+            ) from error
+        raise CheckpointError(
+            "{name} can't be fetched from {hub}: check the name and the connection, or give a folder ({cause}).",
+            name=name,
+            hub=hub,
+            cause=cause,
+        ) from error
 
 
 def check_files(folder: Path) -> int:
-    """Check that a checkpoint's files are all there and whole; returns the bytes of its weights.
+    """Check that a checkpoint's files are all there and complete; returns the bytes of its weights.
 
     Raises:
-        CheckpointError: something is missing or cut, or the weights aren't safetensors.
+        CheckpointError: something is missing or truncated, or the weights aren't safetensors.
     """
     if not (folder / "config.json").is_file():
-        raise CheckpointError(f"{folder} holds no model: it has no config.json.")
-    if (folder / INDEX).is_file():
+        raise CheckpointError("{folder} holds no model: it has no config.json.", folder=folder)
+    if (folder / INDEX_FILE).is_file():
         try:
-            shards = sorted(set(json.loads((folder / INDEX).read_text())["weight_map"].values()))
+            shards = sorted(set(json.loads((folder / INDEX_FILE).read_text())["weight_map"].values()))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CheckpointError(f"{folder / INDEX} is damaged: download it again.") from error
-    elif (folder / SINGLE).is_file():
-        shards = [SINGLE]
-    elif any(any(folder.glob(pattern)) for pattern in PICKLES):
+            raise CheckpointError("{file} is damaged: download it again.", file=folder / INDEX_FILE) from error
+    elif (folder / WEIGHTS_FILE).is_file():
+        shards = [WEIGHTS_FILE]
+    elif any(any(folder.glob(pattern)) for pattern in _PICKLE_PATTERNS):
         raise CheckpointError(
-            f"{folder} holds its weights as pickles, which can run code when opened: use a safetensors checkpoint."
+            "{folder} holds its weights as pickles, which can run code when opened: use a safetensors checkpoint.",
+            folder=folder,
         )
     else:
-        raise CheckpointError(f"{folder} holds no weights: it has no {SINGLE} or {INDEX}.")
+        raise CheckpointError(
+            "{folder} holds no weights: it has no {weights} or {index}.",
+            folder=folder,
+            weights=WEIGHTS_FILE,
+            index=INDEX_FILE,
+        )
     for shard in shards:
         if not (folder / shard).is_file():
-            raise CheckpointError(f"{folder} lacks {shard}: download the checkpoint again.")
-    return sum(_check_shard(folder / shard) for shard in shards)
+            raise CheckpointError("{folder} lacks {file}: download the checkpoint again.", folder=folder, file=shard)
+    return sum(_shard_bytes(folder / shard) for shard in shards)
 
 
-def _check_shard(path: Path) -> int:
-    """Size of a safetensors file whose header agrees with it."""
+def _shard_bytes(path: Path) -> int:
+    """Size of a safetensors file, once its header is found to agree with it."""
     try:
         with safe_open(path, "pt"):
             return path.stat().st_size
     except SafetensorError as error:
-        raise CheckpointError(f"{path} is cut or damaged: download it again.") from error
+        raise CheckpointError("{file} is cut or damaged: download it again.", file=path) from error
 
 
 def _check_ids(config: QwenAudioConfig, processor: QwenAudioProcessor) -> None:
-    """A clip whose marks the model doesn't know would be ignored without a word."""
-    wanted = [config.audio_start_id, config.audio_end_id, config.audio_token_id]
+    """Refuse a tokenizer whose audio ids aren't the model's: clips would be ignored without any sign of it."""
+    expected = [config.audio_start_id, config.audio_end_id, config.audio_token_id]
     found = processor.tokenizer.convert_tokens_to_ids([AUDIO_START, AUDIO_END, AUDIO_PLACEHOLDER])
-    if wanted != found:
+    if expected != found:
         raise CheckpointError(
-            f"The configuration marks audio with the ids {wanted}, but the tokenizer has {found}: "
-            "the files belong to different models."
+            "The configuration marks audio with the ids {expected}, but the tokenizer has {found}: "
+            "the files belong to different models.",
+            expected=expected,
+            found=found,
         )
 
 
 def _show_licence(config: QwenAudioConfig) -> None:
-    """Once per process, for weights that descend from the released ones."""
+    """Log the licence of weights that descend from the released ones, once per process."""
     global _licence_shown
     if config.text_config.model_type == "qwen_audio_text" and not _licence_shown:
         logger.warning(LICENCE)

@@ -1,9 +1,10 @@
-"""Qwen-7B (v1) as a variation of transformers' Qwen2: the same blocks, with log-n scaling and stepwise dynamic NTK.
+"""Qwen-7B (v1) as a variation of transformers' Qwen2: the same blocks, plus log-n scaling and stepwise dynamic NTK.
 
-Both additions act beyond the training length (2,048 positions) and only in evaluation mode, as in the release.
+Both additions only act beyond the training length (2,048 positions) and in evaluation mode, as in the release.
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -37,7 +38,8 @@ class RotaryTable(nn.Module):
     def __init__(self, config: QwenAudioTextConfig):
         super().__init__()
         self.dim = config.hidden_size // config.num_attention_heads
-        self.base = config.rope_parameters["rope_theta"]
+        rope: Any = config.rope_parameters  # every loaded configuration has them
+        self.base: float = rope["rope_theta"]
 
     def forward(self, position_ids: torch.Tensor, alpha: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """position_ids [rows, length], alpha [rows] -> two float32 tensors [rows, 1, length, head_dim]."""
@@ -52,7 +54,15 @@ class RotaryTable(nn.Module):
 class QwenAudioTextAttention(Qwen2Attention):
     """Qwen2's attention with the rotation in float32 and a query scale that depends on the position (log-n)."""
 
-    def forward(self, hidden_states, position_embeddings, attention_mask, past_key_values=None, **kwargs):
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        position_embeddings: tuple[torch.Tensor, torch.Tensor, torch.Tensor | None],
+        attention_mask: torch.Tensor | None,
+        past_key_values: Cache | None = None,
+        **kwargs,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """As in Qwen2; `position_embeddings` are the cosines and sines of `RotaryTable`, and the query scale."""
         shape = (*hidden_states.shape[:-1], -1, self.head_dim)
         query = self.q_proj(hidden_states).view(shape).transpose(1, 2)
         key = self.k_proj(hidden_states).view(shape).transpose(1, 2)
@@ -67,7 +77,8 @@ class QwenAudioTextAttention(Qwen2Attention):
 
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)
-        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        implementation = self.config._attn_implementation or "eager"
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
         output, weights = attend(
             self,
             query,
@@ -82,6 +93,8 @@ class QwenAudioTextAttention(Qwen2Attention):
 
 
 class QwenAudioTextLayer(Qwen2DecoderLayer):
+    """Qwen2's layer with the attention above."""
+
     def __init__(self, config: QwenAudioTextConfig, layer_idx: int):
         super().__init__(config, layer_idx)
         self.self_attn = QwenAudioTextAttention(config, layer_idx)
@@ -107,9 +120,9 @@ class QwenAudioTextModel(Qwen2PreTrainedModel):
     @capture_outputs
     def forward(
         self,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        position_ids: torch.LongTensor | None = None,
+        position_ids: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
@@ -117,27 +130,25 @@ class QwenAudioTextModel(Qwen2PreTrainedModel):
     ) -> BaseModelOutputWithPast:
         """One pass over `input_ids` [rows, length] or `inputs_embeds` [rows, length, hidden_size].
 
-        The rotary base is decided by the whole prompt and stays the same while its cache lives. Who feeds a prompt
-        in chunks sets `past_key_values.ntk_alpha` to `ntk_alpha(whole length)` first.
+        The length of the whole prompt determines the rotary base, which then stays the same as long as the cache is
+        used. To feed a prompt in chunks, set `past_key_values.ntk_alpha` to `ntk_alpha(whole length)` first.
         """
-        if inputs_embeds is None:
-            inputs_embeds = self.embed_tokens(input_ids)
+        hidden_states = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config)
-        rows, length = inputs_embeds.shape[:2]
+        rows, length = hidden_states.shape[:2]
         if position_ids is None:
-            position_ids = self._positions(rows, length, attention_mask, past_key_values, inputs_embeds.device)
+            position_ids = self._positions(rows, length, attention_mask, past_key_values, hidden_states.device)
 
         mask = create_causal_mask(
             config=self.config,
-            inputs_embeds=inputs_embeds,
+            inputs_embeds=hidden_states,
             attention_mask=attention_mask,
             past_key_values=past_key_values,
             position_ids=position_ids,
         )
         alpha = self._rotary_alpha(position_ids, past_key_values)
         position_embeddings = (*self.rotary(position_ids, alpha), self._query_scale(position_ids))
-        hidden_states = inputs_embeds
         for layer in self.layers:
             hidden_states = layer(
                 hidden_states,
@@ -153,15 +164,17 @@ class QwenAudioTextModel(Qwen2PreTrainedModel):
         )
 
     @staticmethod
-    def _positions(rows, length, attention_mask, past_key_values, device) -> torch.Tensor:
-        """Positions counted without padding, so that a padded row equals the row alone even beyond 2,048 tokens."""
+    def _positions(
+        rows: int, length: int, attention_mask: torch.Tensor | None, past_key_values: Cache | None, device: torch.device
+    ) -> torch.Tensor:
+        """Positions without padding, so that a padded row gives the same result as the row alone at any length."""
         if attention_mask is not None and attention_mask.ndim == 2:
             return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -length:]
         past = past_key_values.get_seq_length() if past_key_values is not None else 0
         return torch.arange(past, past + length, device=device).expand(rows, -1)
 
-    def _rotary_alpha(self, position_ids, past_key_values) -> torch.Tensor:
-        """One factor per row, fixed at prefill and kept with the cache: the cached keys are rotated with it."""
+    def _rotary_alpha(self, position_ids: torch.Tensor, past_key_values: Any) -> torch.Tensor:
+        """One factor per row, fixed at prefill and kept with the cache, whose keys are rotated with it."""
         alpha = getattr(past_key_values, "ntk_alpha", None)
         if alpha is None:
             lengths = position_ids[:, -1] + 1
@@ -172,7 +185,7 @@ class QwenAudioTextModel(Qwen2PreTrainedModel):
                 past_key_values.ntk_alpha = alpha
         return alpha
 
-    def _query_scale(self, position_ids) -> torch.Tensor | None:
+    def _query_scale(self, position_ids: torch.Tensor) -> torch.Tensor | None:
         """log(position) / log(trained length) beyond the trained length, else 1: [rows, 1, length, 1], or None."""
         trained = self.config.max_position_embeddings
         if self.training or not self.config.use_logn_attn:

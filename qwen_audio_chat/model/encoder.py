@@ -1,4 +1,4 @@
-"""The audio encoder: Whisper's blocks, then pooling by two *before* the last norm, as in Qwen-Audio."""
+"""The audio encoder: Whisper's blocks, then average pooling by two *before* the last norm, as in Qwen-Audio."""
 
 import torch
 from torch import nn
@@ -11,20 +11,21 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoderLayer, si
 from .configuration import QwenAudioEncoderConfig
 
 
-def conv_frames(mel_frames):
-    """Frames after the stride-2 convolution, for a number or a tensor of log-mel frames."""
+def conv_frames(mel_frames: torch.Tensor) -> torch.Tensor:
+    """Frames after the convolution of stride 2, from counts of log-mel frames."""
     return (mel_frames - 1) // 2 + 1
 
 
 class QwenAudioEncoder(PreTrainedModel):
-    """Log-mel spectrograms to one vector per 40 ms (arXiv 2311.07919, section 2.1).
+    """From log-mel spectrograms to one vector per 40 ms (arXiv 2311.07919, section 2.1).
 
-    A clip's result doesn't depend on the clips beside it: frames beyond its own length are zeros and never attended.
+    A clip's result doesn't depend on the other clips of a batch: frames beyond its own length are zero and are never
+    attended to.
     """
 
     config_class = QwenAudioEncoderConfig
     main_input_name = "input_features"
-    input_modalities = ("audio",)
+    input_modalities = ["audio"]
     supports_gradient_checkpointing = True
     _no_split_modules = ["WhisperEncoderLayer"]
     _supports_flash_attn = True
@@ -37,7 +38,10 @@ class QwenAudioEncoder(PreTrainedModel):
         self.conv1 = nn.Conv1d(config.num_mel_bins, width, kernel_size=3, padding=1)
         self.conv2 = nn.Conv1d(width, width, kernel_size=3, stride=2, padding=1)
         self.embed_positions = nn.Embedding(config.max_source_positions, width).requires_grad_(False)
-        self.layers = nn.ModuleList(WhisperEncoderLayer(config) for _ in range(config.encoder_layers))
+        self.layers = nn.ModuleList(
+            WhisperEncoderLayer(config)  # pyright: ignore[reportArgumentType]  has all the fields that are read
+            for _ in range(config.encoder_layers)
+        )
         self.layer_norm = nn.LayerNorm(width)
         self.gradient_checkpointing = False
         self.post_init()
@@ -59,7 +63,7 @@ class QwenAudioEncoder(PreTrainedModel):
             [clips, frames // 4, d_model]; clip i has `conv_frames(feature_lengths[i]) // 2` valid rows.
 
         Raises:
-            ValueError: a clip is longer than the encoder's positions.
+            ValueError: a clip has more frames than the encoder has positions.
         """
         hidden = F.gelu(self.conv1(input_features.to(self.conv1.weight.dtype)))
         hidden = F.gelu(self.conv2(hidden)).transpose(1, 2)

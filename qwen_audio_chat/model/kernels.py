@@ -1,10 +1,12 @@
-"""Loops over weights of 8 and 4 bits, compiled by Numba for the processor at hand: a matrix by a row, one decode step.
+"""Loops over weights of 8 and 4 bits, compiled by Numba for this processor: a matrix by a row, and a decode step.
 
-PyTorch has no kernel that reads small 8-bit matrices at the memory's speed for one row, and between kernels it spends
-longer than in them; its kernel for 4 bits needs a layout of its own, from which a prompt's many rows are multiplied ten
-times more slowly than from floats. Here floats stay floats: activations are never rounded. No C++ compiler is needed;
-what was compiled once is kept on disk.
+PyTorch has no kernel that multiplies small 8-bit matrices with one row as fast as memory delivers them, and it spends
+more time between its kernels than in them. Its kernel for 4 bits needs a special layout, with which a prompt's many
+rows are multiplied ten times more slowly than with floats. The kernels here never round activations. They need no C++
+compiler, and Numba keeps the compiled code on disk.
 """
+# pyright: reportCallIssue=false
+# Numba passes the first parameter (`context`) of an `intrinsic`; its callers don't.
 
 import math
 
@@ -14,15 +16,15 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-_AHEAD = 4096  # bytes; a row is too short for the processor to foresee the next ones by itself
-_LINE = 64
-_MIDDLE = np.float32(8)  # the 4-bit value that stands for its group's zero point
+_PREFETCH_BYTES = 4096  # a row is too short for the processor to predict that the next ones follow
+_CACHE_LINE_BYTES = 64
+_ZERO_POINT_VALUE = np.float32(8)  # the 4-bit value that encodes the zero point of its group
 _compiled = njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
 
 
 @intrinsic
 def _prefetch(context, array, row, offset):
-    """Ask for the cache line `offset` bytes after the start of a row, which may lie beyond the array."""
+    """Prefetch the cache line `offset` bytes after the start of a row; it may lie beyond the array."""
 
     def generate(context, builder, signature, args):
         matrix = context.make_array(signature.args[0])(context, builder, args[0])
@@ -31,17 +33,17 @@ def _prefetch(context, array, row, offset):
         address = builder.gep(builder.bitcast(matrix.data, byte), [distance])
         kind = ir.FunctionType(ir.VoidType(), [byte, integer, integer, integer])
         function = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
-        builder.call(function, [address, integer(0), integer(3), integer(1)])  # to read, into all caches, data
+        builder.call(function, [address, integer(0), integer(3), integer(1)])  # to read data, all levels
         return context.get_dummy_value()
 
     return types.void(array, row, offset), generate
 
 
 @intrinsic
-def _float(context, held):
-    """What a cache holds as float32: float32 itself, or a bfloat16 as uint16."""
-    if held == types.float32:
-        return types.float32(held), lambda context, builder, signature, args: args[0]
+def _to_float32(context, stored):
+    """The float32 of a stored number: float32 itself, or bfloat16 as uint16."""
+    if stored == types.float32:
+        return types.float32(stored), lambda context, builder, signature, args: args[0]
 
     def generate(context, builder, signature, args):
         integer = ir.IntType(32)
@@ -51,8 +53,8 @@ def _float(context, held):
 
 
 @intrinsic
-def _as_float(context, bits):
-    """The float32 that an int32 holds."""
+def _float32_from_bits(context, bits):
+    """The float32 with the bits of an int32."""
 
     def generate(context, builder, signature, args):
         return builder.bitcast(args[0], ir.FloatType())
@@ -61,10 +63,10 @@ def _as_float(context, bits):
 
 
 @intrinsic
-def _held(context, value, cache):
-    """A float32 as a cache holds it: as it is, or as the nearest bfloat16 (even at a tie)."""
-    if cache.dtype == types.float32:
-        return types.float32(value, cache), lambda context, builder, signature, args: args[0]
+def _to_stored(context, value, array):
+    """A float32 in the type of `array`: unchanged, or the nearest bfloat16 (ties to even) as uint16."""
+    if array.dtype == types.float32:
+        return types.float32(value, array), lambda context, builder, signature, args: args[0]
 
     def generate(context, builder, signature, args):
         integer = ir.IntType(32)
@@ -73,7 +75,7 @@ def _held(context, value, cache):
         rounded = builder.add(bits, builder.add(odd, integer(0x7FFF)))
         return builder.trunc(builder.lshr(rounded, integer(16)), ir.IntType(16))
 
-    return types.uint16(value, cache), generate
+    return types.uint16(value, array), generate
 
 
 @_compiled
@@ -81,7 +83,7 @@ def multiply(row, weight, scales, output):
     """output[rows] = (int8 weight [rows, columns] @ float32 row [columns]) * float32 scales[rows]."""
     columns = weight.shape[1]
     for r in range(weight.shape[0]):
-        for offset in range(_AHEAD, _AHEAD + columns, _LINE):
+        for offset in range(_PREFETCH_BYTES, _PREFETCH_BYTES + columns, _CACHE_LINE_BYTES):
             _prefetch(weight, r, offset)
         total = np.float32(0)
         for c in range(columns):
@@ -91,10 +93,11 @@ def multiply(row, weight, scales, output):
 
 @intrinsic
 def _dot_pairs(context, pairs, scales, r, lanes, sums):
-    """Row r of a 4-bit weight by `lanes`, see `multiply_pairs`.
+    """The product of row r of a 4-bit weight with `lanes`, see `multiply_pairs`.
 
-    Written in vectors, since the compiler finds none in loops over half bytes. Four bits become the upper bits of a
-    float's fraction, 16 + value, without any conversion; what that adds goes with the zero point.
+    Written with vector instructions, because the compiler can't vectorize loops over half bytes. The four bits are put
+    into the upper bits of a float's fraction, which makes the float 16 + value without a conversion; the 16 is
+    subtracted together with the zero point.
     """
 
     def generate(context, builder, signature, args):
@@ -160,39 +163,43 @@ def multiply_pairs(row, lanes, sums, pairs, scales, output):
 
     Args:
         row: float32 [columns].
-        lanes: the row in blocks of 128 columns, each transposed as [16, 8]: float32 [blocks, 8, 16].
-        sums: the row's sum over each group of 32 columns, float32 [groups].
+        lanes: the row in blocks of 128 columns, each transposed from [16, 8]: float32 [blocks, 8, 16].
+        sums: the row's sums over groups of 32 columns, float32 [groups].
         pairs: uint8 [rows, columns / 2].
         scales: bfloat16 as uint16, [rows, groups, 2]: scale and zero point.
         output: float32 [rows], filled.
     """
     half = pairs.shape[1]
     for r in range(pairs.shape[0]):
-        for offset in range(_AHEAD, _AHEAD + half, _LINE):
+        for offset in range(_PREFETCH_BYTES, _PREFETCH_BYTES + half, _CACHE_LINE_BYTES):
             _prefetch(pairs, r, offset)
         total = _dot_pairs(pairs, scales, r, lanes, sums)
-        for g in range(4 * len(lanes), len(sums)):  # what fills no block
+        for g in range(4 * len(lanes), len(sums)):  # groups after the last whole block
             part = np.float32(0)
             for c in range(16 * g, 16 * g + 16):
                 pair = pairs[r, c]
                 part += np.float32(np.uint8(pair & 15)) * row[2 * c] + np.float32(np.uint8(pair >> 4)) * row[2 * c + 1]
-            scale = _float(scales[r, g, 0])
-            total += part * scale + sums[g] * (_float(scales[r, g, 1]) - _MIDDLE * scale)
+            scale = _to_float32(scales[r, g, 0])
+            total += part * scale + sums[g] * (_to_float32(scales[r, g, 1]) - _ZERO_POINT_VALUE * scale)
         output[r] = total
 
 
 @_compiled
 def unpack_pairs(pairs, scales, output):
-    """Fill output [rows, groups, 32], see `_held`, with what pairs [rows, groups, 16] and their scales stand for."""
+    """Fill output [rows, groups, 32], with the weights that pairs [rows, groups, 16] and their scales encode."""
     rows, groups, size = pairs.shape
     for r in range(rows):
         for g in range(groups):
-            scale = _float(scales[r, g, 0])
-            zero = _float(scales[r, g, 1])
+            scale = _to_float32(scales[r, g, 0])
+            zero = _to_float32(scales[r, g, 1])
             for c in range(size):
                 pair = pairs[r, g, c]
-                output[r, g, 2 * c] = _held((np.float32(np.uint8(pair & 15)) - _MIDDLE) * scale + zero, output)
-                output[r, g, 2 * c + 1] = _held((np.float32(np.uint8(pair >> 4)) - _MIDDLE) * scale + zero, output)
+                output[r, g, 2 * c] = _to_stored(
+                    (np.float32(np.uint8(pair & 15)) - _ZERO_POINT_VALUE) * scale + zero, output
+                )
+                output[r, g, 2 * c + 1] = _to_stored(
+                    (np.float32(np.uint8(pair >> 4)) - _ZERO_POINT_VALUE) * scale + zero, output
+                )
 
 
 @_compiled
@@ -207,7 +214,7 @@ def _normalize(row, weight, epsilon, output):
 
 @_compiled
 def _rotate(head, cos, sin, output):
-    """Rotary embedding of one head; the sines of its first half are negative."""
+    """Rotary embedding of one head; `sin` has negative sines in its first half."""
     half = len(head) // 2
     for c in range(half):
         output[c] = head[c] * cos[c] + head[c + half] * sin[c]
@@ -216,9 +223,9 @@ def _rotate(head, cos, sin, output):
 
 @_compiled
 def _exp(x):
-    """e**x for x <= 0 to five digits, in operations that the compiler can do for many at once.
+    """e**x for x <= 0 to five digits, in operations that the compiler can vectorize.
 
-    Below e**-60 it is 0: products of smaller numbers become so small that the processor slows down.
+    The result is 0 for x <= -60: products with smaller numbers would be denormal, which slows the processor down.
     """
     power = max(x, np.float32(-87)) * np.float32(1.4426950408889634)
     whole = np.floor(power)
@@ -226,18 +233,18 @@ def _exp(x):
     series = np.float32(1 / 5040)
     for coefficient in (1 / 720, 1 / 120, 1 / 24, 1 / 6, 1 / 2, 1.0, 1.0):
         series = series * part + np.float32(coefficient)
-    result = series * _as_float(np.int32((np.int32(whole) + 127) << 23))
+    result = series * _float32_from_bits(np.int32((np.int32(whole) + 127) << 23))
     return result if x > np.float32(-60) else np.float32(0)
 
 
 @_compiled
 def _attend(query, keys, values, length, scores, output):
-    """Attention of one head's query [head_dim] over `length` positions of keys and values, see `_float`."""
+    """Attention of one head's query [head_dim] over `length` positions of keys and values, see `_to_float32`."""
     size, highest = len(query), np.float32(-np.inf)
     for t in range(length):
         score = np.float32(0)
         for c in range(size):
-            score += query[c] * _float(keys[t, c])
+            score += query[c] * _to_float32(keys[t, c])
         scores[t] = score
         highest = max(highest, score)
     total = np.float32(0)
@@ -247,7 +254,7 @@ def _attend(query, keys, values, length, scores, output):
     output[:] = 0
     for t in range(length):
         for c in range(size):
-            output[c] += scores[t] * _float(values[t, c])
+            output[c] += scores[t] * _to_float32(values[t, c])
     for c in range(size):
         output[c] /= total
 
@@ -257,14 +264,15 @@ def decode(hidden, position, layers, head, norms, epsilon, cos, sin, keys, value
     """One token through a Llama-type decoder.
 
     Args:
-        hidden: the token's embedding, float32 [hidden_size]; it is overwritten.
-        position: how many positions the cache holds already.
+        hidden: the token's embedding, float32 [hidden_size]; overwritten.
+        position: the number of positions in the cache.
         layers: (weights, scales) of query-key-value, output, gate-up and down; int8 [layers, rows, columns] and
             float32 [layers, rows] each.
         head: weight and scales.
         norms: float32 [2 * layers + 1, hidden_size], in the order of use.
         cos, sin: float32 [head_dim] of this position, see `_rotate`.
-        keys, values: see `_float`, for each layer [key heads, capacity, head_dim] with room for one more.
+        keys, values: for each layer [key heads, capacity, head_dim], float32 or bfloat16 as uint16, with room for one
+            more position.
         logits: float32 [vocab_size], filled.
     """
     (qkv, qkv_scales), (out, out_scales), (gate_up, gate_up_scales), (down, down_scales) = layers
@@ -281,8 +289,8 @@ def decode(hidden, position, layers, head, norms, epsilon, cos, sin, keys, value
             _rotate(projected[query_heads + h], cos, sin, rotated)
             value = projected[query_heads + key_heads + h]
             for c in range(head_dim):
-                keys[n][h, position, c] = _held(rotated[c], keys[n])
-                values[n][h, position, c] = _held(value[c], values[n])
+                keys[n][h, position, c] = _to_stored(rotated[c], keys[n])
+                values[n][h, position, c] = _to_stored(value[c], values[n])
         for h in range(query_heads):
             _rotate(projected[h], cos, sin, rotated)
             rotated *= np.float32(head_dim**-0.5)

@@ -1,7 +1,7 @@
 """The layout of the released checkpoints (model type "qwen"): configuration, weight names, ids and defaults.
 
-Qwen-Audio's files share their model type and class name with text-only Qwen and Qwen-VL; what tells them apart is the
-`audio` part of their configuration.
+Qwen-Audio's files have the same model type and class name as text-only Qwen and Qwen-VL; only the `audio` part of
+their configuration tells them apart.
 """
 
 from typing import Any
@@ -10,6 +10,7 @@ from transformers import GenerationConfig
 from transformers.conversion_mapping import register_checkpoint_conversion_mapping
 from transformers.core_model_loading import Chunk, WeightConverter, WeightRenaming
 
+from ..errors import UserError
 from ..prompts.tokenizer import AUDIO_END, AUDIO_PLACEHOLDER, AUDIO_START, END_OF_TEXT, IM_END, IM_START, special_tokens
 
 MODEL_TYPE = "qwen"
@@ -20,7 +21,8 @@ LICENCE = (
 )
 TOKEN_IDS = {token: 151643 + n for n, token in enumerate(special_tokens())}
 
-RENAMED = {
+# Official names of weights as regular expressions, and ours.
+_WEIGHT_NAMES = {
     r"^transformer\.wte\.": "model.language_model.embed_tokens.",
     r"^transformer\.ln_f\.": "model.language_model.norm.",
     r"^transformer\.h\.": "model.language_model.layers.",
@@ -46,33 +48,36 @@ RENAMED = {
     r"\.mlp_ln\.": ".final_layer_norm.",
 }
 
-# Registered for the official model type alone: our own saves keep our names, whatever their language model is.
+# Registered only for the official model type: our own files have our names, whatever their language model is.
 register_checkpoint_conversion_mapping(
     MODEL_TYPE,
-    [WeightRenaming(source, target) for source, target in RENAMED.items()]
+    [WeightRenaming(source, target) for source, target in _WEIGHT_NAMES.items()]
     + [WeightConverter("attn.c_attn", [f"self_attn.{x}_proj" for x in "qkv"], [Chunk(dim=0)])],
     overwrite=True,
 )
 
 
 def translate_config(official: dict[str, Any]) -> dict[str, Any]:
-    """The values of an official config.json as those of `QwenAudioConfig`.
+    """The values of an official config.json in the terms of `QwenAudioConfig`.
 
     Raises:
-        ValueError: it belongs to text-only Qwen or Qwen-VL, or its ids don't fit the tokenizer.
+        UserError: it belongs to text-only Qwen or Qwen-VL, or its ids don't fit the tokenizer.
     """
     audio = official.get("audio")
     if not isinstance(audio, dict):
-        raise ValueError(
+        raise UserError(
             "This is a text-only Qwen or a Qwen-VL checkpoint, which has no audio encoder: "
             "use Qwen/Qwen-Audio-Chat or Qwen/Qwen-Audio."
         )
     start = audio.get("audio_start_id")
     if start != TOKEN_IDS[AUDIO_START]:
         first_upload = " as in the first upload of Qwen-Audio-Chat" if start == TOKEN_IDS[AUDIO_START] + 1 else ""
-        raise ValueError(
-            f"This checkpoint's audio_start_id is {start}{first_upload}, but its tokenizer has "
-            f"{TOKEN_IDS[AUDIO_START]}, so that the model would not hear any audio: download its current files."
+        raise UserError(
+            "This checkpoint's audio_start_id is {start}{first_upload}, but its tokenizer has {expected}, so that the "
+            "model would not hear any audio: download its current files.",
+            start=start,
+            first_upload=first_upload,
+            expected=TOKEN_IDS[AUDIO_START],
         )
     heads = official["num_attention_heads"]
     return {
@@ -90,7 +95,7 @@ def translate_config(official: dict[str, Any]) -> dict[str, Any]:
             "model_type": "qwen_audio_text",
             "vocab_size": official["vocab_size"],
             "hidden_size": official["hidden_size"],
-            "intermediate_size": official["intermediate_size"] // 2,  # theirs counts gate and up together
+            "intermediate_size": official["intermediate_size"] // 2,  # the official value counts gate and up together
             "num_hidden_layers": official["num_hidden_layers"],
             "num_attention_heads": heads,
             "num_key_value_heads": heads,
@@ -109,12 +114,12 @@ def translate_config(official: dict[str, Any]) -> dict[str, Any]:
 
 
 def generation_config(released: GenerationConfig, vocab_size: int) -> GenerationConfig:
-    """Sampling and chat format as released, stops for chat and tagged prompts, and no id that can't be said.
+    """Sampling and chat format as released, stop ids for chat and tagged prompts, and only ids that mean something.
 
-    The embedding has more rows than the tokenizer has tokens, and `<audio>`, `</audio>` and the placeholder only
-    mark where a clip stands.
+    Suppressed are `<audio>`, `</audio>` and the placeholder, which only mark the place of a clip in a prompt, and the
+    rows of the embedding beyond the tokenizer's last token.
     """
-    unsayable = [TOKEN_IDS[token] for token in (AUDIO_PLACEHOLDER, AUDIO_START, AUDIO_END)]
+    prompt_only = [TOKEN_IDS[token] for token in (AUDIO_PLACEHOLDER, AUDIO_START, AUDIO_END)]
     return GenerationConfig(
         do_sample=released.do_sample,
         top_k=released.top_k,
@@ -123,5 +128,5 @@ def generation_config(released: GenerationConfig, vocab_size: int) -> Generation
         chat_format=getattr(released, "chat_format", "chatml"),  # "raw" for the pretrained model
         eos_token_id=[TOKEN_IDS[token] for token in (END_OF_TEXT, IM_END, IM_START)],
         pad_token_id=TOKEN_IDS[END_OF_TEXT],
-        suppress_tokens=unsayable + list(range(max(TOKEN_IDS.values()) + 1, vocab_size)),
+        suppress_tokens=prompt_only + list(range(max(TOKEN_IDS.values()) + 1, vocab_size)),
     )

@@ -1,16 +1,16 @@
 """From conversations or tagged prompts to model inputs: ids from `chatml`, log-mel features from `audio`."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import AutoProcessor, BatchFeature, PreTrainedTokenizerFast, ProcessorMixin
-from transformers.utils import cached_file
+from transformers.utils.hub import cached_file
 
-from ..audio.cutting import split_audio
-from ..audio.decoding import load_audio
-from ..audio.features import log_mel, num_mel_tokens
+from ..audio.audio import Audio
+from ..audio.features import num_mel_tokens
 from ..prompts import chatml
+from ..prompts.messages import Message
 from ..prompts.tags import TaskPrompt
 from ..prompts.tokenizer import tokenizer_from_tiktoken
 from .configuration import QwenAudioConfig
@@ -18,7 +18,9 @@ from .official import VOCABULARY_FILE
 
 
 class QwenAudioProcessor(ProcessorMixin):
-    """Builds what `QwenAudioForConditionalGeneration` takes. Audio longer than 30 s becomes several clips in a row."""
+    """Builds the inputs of `QwenAudioForConditionalGeneration`. Audio over 30 s becomes several consecutive clips."""
+
+    tokenizer: PreTrainedTokenizerFast
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, num_mel_bins: int = 80, chat_template: str | None = None):
         self.num_mel_bins = num_mel_bins
@@ -29,11 +31,11 @@ class QwenAudioProcessor(ProcessorMixin):
         """As in transformers; from an official checkpoint, the tokenizer is built from its `qwen.tiktoken`.
 
         Raises:
-            ValueError: the vocabulary is damaged.
+            UserError: the vocabulary is damaged.
         """
-        wanted = {key: kwargs[key] for key in ("revision", "cache_dir", "local_files_only", "token") if key in kwargs}
+        options = {key: kwargs[key] for key in ("revision", "cache_dir", "local_files_only", "token") if key in kwargs}
         vocabulary = cached_file(
-            pretrained_model_name_or_path, VOCABULARY_FILE, _raise_exceptions_for_missing_entries=False, **wanted
+            pretrained_model_name_or_path, VOCABULARY_FILE, _raise_exceptions_for_missing_entries=False, **options
         )
         if vocabulary is None:
             return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
@@ -45,29 +47,29 @@ class QwenAudioProcessor(ProcessorMixin):
 
     def apply_chat_template(
         self,
-        conversation: Sequence[dict] | Sequence[Sequence[dict]],
+        conversation: Sequence[Message] | Sequence[Sequence[Message]],
         add_generation_prompt: bool = False,
         tokenize: bool = True,
         return_dict: bool = True,
         return_tensors: str = "pt",
     ) -> BatchFeature | torch.Tensor | str | list[str]:
-        """Encode one conversation or a batch of them; see `chatml` for their form.
+        """Encode one conversation or a batch of them; see `prompts.messages` for their form.
 
-        Text stays text and opens nothing; audio parts take what `audio.load_audio` takes. With `tokenize=False` the
-        prompt is returned for reading, audio as an empty `<audio></audio>`.
+        Text is always plain text. Audio parts hold what `Audio.load` takes. With `tokenize=False` the result is the
+        prompt as a readable string, with an empty `<audio></audio>` for each audio.
 
         Returns:
             input_ids and attention_mask [rows, length] (padded left), input_features [clips, mel bins, frames] and
             feature_lengths [clips] over all rows in order; with `return_dict=False` only input_ids.
 
         Raises:
-            ValueError: a message is malformed, or other tensors than PyTorch's are asked for.
-            audio.AudioError: an audio can't be used.
+            UserError: a message is malformed, or an audio can't be used.
+            ValueError: other tensors than PyTorch's are requested.
         """
         if return_tensors != "pt":
             raise ValueError('QwenAudioProcessor gives PyTorch tensors only: use return_tensors="pt".')
         is_batch = bool(conversation) and not isinstance(conversation[0], dict)
-        conversations = conversation if is_batch else [conversation]
+        conversations = cast(Sequence[Sequence[Message]], conversation if is_batch else [conversation])
         if not tokenize:
             texts = [self._readable(messages, add_generation_prompt) for messages in conversations]
             return texts if is_batch else texts[0]
@@ -87,15 +89,15 @@ class QwenAudioProcessor(ProcessorMixin):
         """Encode raw prompts in the multi-task format: each clip, then its tags.
 
         Args:
-            text: a `TaskPrompt`, a string of tags (trusted: special tokens in it count), or a list of them.
-            audio: one source as for `audio.load_audio`, or a list with one per prompt.
+            text: a `TaskPrompt`, a string of tags (trusted: its special tokens become ids), or a list of them.
+            audio: what `Audio.load` takes, or a list with one for each prompt.
 
         Returns:
             As `apply_chat_template`.
 
         Raises:
-            ValueError: prompts and audios differ in number, or the tokenizer lacks a tag.
-            audio.AudioError: an audio can't be used.
+            UserError: the tokenizer lacks a tag, or an audio can't be used.
+            ValueError: prompts and audios differ in number.
         """
         prompts = text if isinstance(text, list) else [text]
         sources = audio if isinstance(audio, list) else [audio]
@@ -110,21 +112,20 @@ class QwenAudioProcessor(ProcessorMixin):
         return self.collate(rows, clips)
 
     def encode_prompt(self, prompt: TaskPrompt | str) -> list[int]:
-        """Ids of a tagged prompt; a question inside a `TaskPrompt` stays plain text."""
+        """Ids of a tagged prompt; a question in a `TaskPrompt` is encoded as plain text."""
         if isinstance(prompt, str):
             return self.tokenizer(prompt, add_special_tokens=False).input_ids
         return chatml.encode_task(self.tokenizer, prompt)
 
     def clips(self, source: Any) -> list[torch.Tensor]:
-        """Decode one audio and return the log-mel [mel bins, frames] of each piece of at most 30 s.
+        """The log-mel [mel bins, frames] of each piece of at most 30 s of an audio, given as `Audio.load` takes it.
 
-        `frames` is a multiple of two: 2 T of the encoder, which makes T // 2 = frames // 4 tokens of it.
+        The encoder makes `frames // 4` tokens of a piece; `frames` is a multiple of two.
         """
-        pieces = split_audio(load_audio(source))
-        return [log_mel(piece, self.num_mel_bins) for piece in pieces]
+        return [piece.log_mel(self.num_mel_bins) for piece in Audio.load(source).pieces()]
 
     def collate(self, rows: Sequence[Sequence[int]], clips: Sequence[torch.Tensor]) -> BatchFeature:
-        """Pad ids on the left and log-mels on the right, with zeros."""
+        """Batch rows of ids, padded on the left, and log-mels, padded with zeros on the right."""
         length = max(len(row) for row in rows)
         pad = self.tokenizer.pad_token_id
         data = {
@@ -139,10 +140,10 @@ class QwenAudioProcessor(ProcessorMixin):
             data["feature_lengths"] = torch.tensor([clip.shape[-1] for clip in clips])
         return BatchFeature(data)
 
-    def _readable(self, messages: Sequence[dict], add_generation_prompt: bool) -> str:
+    def _readable(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
         counts = [[0]] * len(chatml.conversation_audios(messages))
         chat = chatml.encode_conversation(self.tokenizer, messages, counts, add_generation_prompt=add_generation_prompt)
-        return self.tokenizer.decode(chat.input_ids)
+        return cast(str, self.tokenizer.decode(chat.input_ids))
 
 
 AutoProcessor.register(QwenAudioConfig, QwenAudioProcessor)

@@ -6,7 +6,7 @@ import torch
 from qwen_audio_chat.engine.cache import KeyValueCache
 from qwen_audio_chat.engine.decode_step import DecodeStep
 from qwen_audio_chat.model.decoder import ntk_alpha
-from qwen_audio_chat.model.quantization import BODY, quantize_for_release
+from qwen_audio_chat.model.quantization import DECODER_LAYERS, quantize_for_release
 from tests.conftest import build_tiny_model
 
 
@@ -63,7 +63,9 @@ def test_bfloat16_is_near(tiny_tokenizer):
     assert (lean_logits - logits).norm() < 0.03 * logits.norm()
 
 
-@pytest.mark.parametrize("parts", [{BODY: 8, "embed_tokens": 8}, {BODY: 8}], ids=["all packed", "float head"])
+@pytest.mark.parametrize(
+    "parts", [{DECODER_LAYERS: 8, "embed_tokens": 8}, {DECODER_LAYERS: 8}], ids=["all packed", "float head"]
+)
 def test_packed_layers(tiny_tokenizer, tmp_path, parts):
     source = build_tiny_model(tiny_tokenizer)
     quantize_for_release(source, tmp_path, parts)

@@ -23,6 +23,8 @@ from qwen_audio_chat.model import (
     checkpoint,
 )
 from qwen_audio_chat.model.checkpoint import CheckpointError, load_model
+from qwen_audio_chat.prompts.conversation import Conversation
+from qwen_audio_chat.resources import POCKET
 from tests.conftest import build_tiny_model
 from tests.golden.golden_inputs import CASES, waveform
 from tests.official import golden_inputs, official_config, official_shapes
@@ -53,14 +55,14 @@ def test_golden_from_the_official_layout(official_model, official_processor, exp
 
 
 def test_golden_encoder(official_model, official_processor, expected):
-    """What the language model sees of a clip: its begin, some of its frames, its end."""
-    begin, end = official_model.model.projector.boundary_embeddings.weight[:, None]
+    """The embeddings of a clip in a prompt: its start, some of its frames, its end."""
+    start, end = official_model.model.projector.boundary_embeddings.weight[:, None]
     for name in [key.split("__")[1] for key in expected if key.startswith("encoder__")]:
         (clip,) = official_processor.clips(waveform(name))
         with torch.no_grad():
             (frames,) = official_model.get_audio_features(clip[None], torch.tensor([clip.shape[-1]]))
-            heard = torch.cat((begin, frames, end))
-        found = heard[:: max(1, len(heard) // 40)].numpy()
+            embeddings = torch.cat((start, frames, end))
+        found = embeddings[:: max(1, len(embeddings) // 40)].numpy()
         assert np.abs(found - expected[f"encoder__{name}"]).max() < 1e-4
 
 
@@ -81,6 +83,27 @@ def test_golden_after_saving_in_our_layout(official_model, official_processor, e
     for name in CASES:
         check_golden(model, processor, name, expected)
     assert model.generation_config.suppress_tokens == official_model.generation_config.suppress_tokens
+
+
+def test_names_from_before_version_2_load_as_the_new_ones(tmp_path, clip):
+    """The shipped pocket's files hold the old names of the CTC head, a fresh save the new ones."""
+    assert "letters" in json.loads((POCKET / "config.json").read_text())
+    old_weights = json.loads((POCKET / checkpoint.INDEX_FILE).read_text())["weight_map"]
+    assert "letter_head.weight" in old_weights and "ctc_head.weight" not in old_weights
+    old, processor = load_model(POCKET, device="cpu")
+    old.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["ctc_alphabet"] == old.config.ctc_alphabet and "letters" not in config
+    new_weights = load_file(tmp_path / "model.safetensors")
+    assert "ctc_head.weight" in new_weights and "letter_head.weight" not in new_weights
+
+    new, _ = load_model(tmp_path, device="cpu")
+    inputs = processor.apply_chat_template(Conversation().ask("What is said?", [clip(2.0)]))
+    with torch.no_grad():
+        assert torch.equal(old(**inputs).logits, new(**inputs).logits)
+        (frames,) = old.get_audio_features(inputs["input_features"], inputs["feature_lengths"])
+        assert torch.equal(old.ctc_head(frames), new.ctc_head(frames))
 
 
 def test_generation_defaults(official_model):
@@ -183,7 +206,7 @@ def test_configurations_that_are_refused(broken):
 
 @pytest.fixture
 def known_tokenizer(official_processor, monkeypatch):
-    """Spares the tests of weights the two seconds that the real vocabulary takes."""
+    """Saves the tests of weights the two seconds it takes to read the real vocabulary."""
     monkeypatch.setattr(QwenAudioProcessor, "from_pretrained", lambda folder: official_processor)
 
 
@@ -197,9 +220,9 @@ def test_files_that_are_refused(broken, known_tokenizer):
     second.unlink()
     assert f"lacks {second.name}" in refusal(broken)
     for index in ("[]", "{}", "{", '{"weight_map": []}'):
-        (broken / checkpoint.INDEX).write_text(index)
+        (broken / checkpoint.INDEX_FILE).write_text(index)
         assert "index.json is damaged" in refusal(broken)
-    (broken / checkpoint.INDEX).unlink()
+    (broken / checkpoint.INDEX_FILE).unlink()
     assert "no weights" in refusal(broken)
     (broken / "pytorch_model.bin").write_bytes(b"pickle")
     assert "pickles" in refusal(broken)
@@ -211,7 +234,7 @@ def test_files_that_are_refused(broken, known_tokenizer):
 @pytest.mark.parametrize("layer", ["audio.conv1", "h.0.attn.c_attn", "h.0.mlp.w1"])
 def test_wrong_shapes_are_refused(broken, known_tokenizer, precision, layer):
     name = f"transformer.{layer}.weight"
-    shard = broken / json.loads((broken / checkpoint.INDEX).read_text())["weight_map"][name]
+    shard = broken / json.loads((broken / checkpoint.INDEX_FILE).read_text())["weight_map"][name]
     weights = load_file(shard)
     save_file(weights | {name: weights[name][:-3].contiguous()}, shard)
     assert "have another shape" in refusal(broken, quantization=precision)

@@ -1,4 +1,4 @@
-"""Beams and several answers per row: every copy of a row hears its own clips."""
+"""Beams and several answers per row: every copy of a row gets its own clips."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The model as a transformers citizen: saving, batches, gradients, masks, several devices."""
+"""The model as any of transformers: saving, batches, gradients, masks."""
 
 import numpy as np
 import pytest
@@ -56,7 +56,7 @@ def test_padding_is_harmless_beyond_the_trained_length(tiny_tokenizer, tiny_proc
 
 
 def test_the_pocket_shape_is_llama_with_clips_in_its_embeddings(tiny_tokenizer, tiny_processor, conversations):
-    """Beside the original, which has no such shape: transformers' own Llama, clip by clip, row by row."""
+    """Compared with transformers' own Llama, clip by clip and row by row, because the original has no such shape."""
     model = build_tiny_model(tiny_tokenizer)
     llama = LlamaForCausalLM(model.config.text_config).eval()
     llama.model.load_state_dict(model.model.language_model.state_dict())
@@ -66,8 +66,8 @@ def test_the_pocket_shape_is_llama_with_clips_in_its_embeddings(tiny_tokenizer, 
         clips = zip(inputs.get("input_features", []), inputs.get("feature_lengths", []), strict=True)
         with torch.no_grad():
             frames = [frame for clip, n in clips for frame in model.get_audio_features(clip[None, :, :n], n[None])[0]]
-            begin, end = projector.boundary_embeddings.weight
-            replaced = {model.config.audio_start_id: begin, model.config.audio_end_id: end}
+            start, end = projector.boundary_embeddings.weight
+            replaced = {model.config.audio_start_id: start, model.config.audio_end_id: end}
             embeddings = [
                 frames.pop(0) if i == model.config.audio_token_id else replaced.get(i, table[i])
                 for i in inputs["input_ids"][0].tolist()
@@ -83,7 +83,7 @@ def test_the_rotary_base_stays_while_an_answer_crosses_the_trained_length(tiny_t
     kept = []
     model.lm_head.register_forward_hook(lambda module, inputs, output: kept.append(output.shape[1]))
     answer = model.generate(prompt, max_new_tokens=20, min_new_tokens=20, do_sample=False)
-    assert kept == [1] * 20  # also at the prompt only its last position costs a row of the vocabulary
+    assert kept == [1] * 20  # also for the prompt, only the last position is multiplied by the vocabulary
     cache = DynamicCache()
     cache.ntk_alpha = torch.ones(1)
     with torch.no_grad():
@@ -96,7 +96,7 @@ def test_the_rotary_base_stays_while_an_answer_crosses_the_trained_length(tiny_t
 
 
 @pytest.mark.parametrize("num_samples", [1, 159, 160, 479, 480])
-def test_the_shortest_clips_are_heard(tiny_model, tiny_processor, num_samples):
+def test_the_shortest_clips_have_one_token(tiny_model, tiny_processor, num_samples):
     for clip in (np.zeros(num_samples, np.float32), np.full(num_samples, 0.5, np.float32)):
         inputs = tiny_processor.apply_chat_template(Conversation().ask("What?", [clip]), add_generation_prompt=True)
         assert int((inputs["input_ids"] == tiny_model.config.audio_token_id).sum()) == 1
@@ -134,7 +134,7 @@ def test_gradients_reach_every_trainable_parameter(tiny_tokenizer, tiny_processo
     plain = model(**inputs, labels=inputs["input_ids"]).loss
     plain.backward()
     without = {name for name, p in model.named_parameters() if p.requires_grad and p.grad is None}
-    assert without == {"ctc_head.weight", "ctc_head.bias"}  # which no token passes
+    assert without == {"ctc_head.weight", "ctc_head.bias"}  # which plays no part in the loss of tokens
     gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
     model.gradient_checkpointing_enable()

@@ -11,7 +11,7 @@ from transformers import BitsAndBytesConfig
 
 from qwen_audio_chat.model import QwenAudioConfig, QwenAudioForConditionalGeneration, QwenAudioProcessor, quantization
 from qwen_audio_chat.model.checkpoint import CheckpointError, load_model
-from qwen_audio_chat.model.quantization import BODY, PackedConfig, quantization_config, quantize_for_release
+from qwen_audio_chat.model.quantization import DECODER_LAYERS, PackedConfig, quantization_config, quantize_for_release
 from qwen_audio_chat.model.quantized_layers import QuantizedEmbedding, QuantizedLinear, dequantize, quantize
 from qwen_audio_chat.prompts.conversation import Conversation
 from tests.conftest import build_tiny_model
@@ -21,8 +21,8 @@ from tests.official import golden_inputs
 SHAPES = [(576, 576), (192, 576), (1536, 576), (576, 1536), (45, 64), (2051, 2080)]  # the pocket's, and odd ones
 NEAR = {"packed int8": 0.03, "packed int4": 0.4, "NF4": 0.4}  # of the original's logits, random and 64 wide as it is
 PRECISIONS = {  # the largest relative error of a weight, a little above what rounding normal noise costs
-    "packed int8": (PackedConfig({BODY: 8}), 0.01),
-    "packed int4": (PackedConfig({BODY: 4}), 0.09),
+    "packed int8": (PackedConfig({DECODER_LAYERS: 8}), 0.01),
+    "packed int4": (PackedConfig({DECODER_LAYERS: 4}), 0.09),
     "NF4": (
         BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16),
         0.1,
@@ -47,7 +47,7 @@ def quantize_while_loading(official_folder):
         quantization.import_bitsandbytes()
         config = PRECISIONS[precision][0]
         if isinstance(config, BitsAndBytesConfig):
-            config.llm_int8_skip_modules = quantization.KEPT_IN_FLOAT
+            config.llm_int8_skip_modules = quantization.FLOAT_MODULES
         return QwenAudioForConditionalGeneration.from_pretrained(
             folder, dtype=torch.bfloat16, quantization_config=config
         )
@@ -89,9 +89,10 @@ torch.save({"unit": torch.backends.cpu.get_cpu_capability(), "results": results}
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.backends.cpu.get_cpu_capability() != "AVX512", reason="needs a CPU with both")
 def test_kernels_for_older_cpus_give_the_same(tmp_path):
-    """PyTorch's kernels take AVX2 where they are told to, and Numba compiles for the processor it is told of."""
+    """Environment variables make PyTorch use AVX2 and Numba compile for an older processor."""
     runs = {}
     for unit, cpu in {"AVX2": {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": ""}, "AVX512": {}}.items():
         environment = os.environ | cpu | {"ATEN_CPU_CAPABILITY": unit.lower()}
@@ -128,14 +129,14 @@ def float_weight(layer: nn.Module) -> torch.Tensor:
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_every_weight_agrees_with_its_source(official_folder, quantize_while_loading, precision):
-    """Above all q, k and v, which come out of one c_attn: quantizers have been known to see the first of them only."""
+    """Above all q, k and v, which are split from one c_attn: some quantizers only see the first of them."""
     source = QwenAudioForConditionalGeneration.from_pretrained(official_folder, dtype=torch.bfloat16)
     model = quantize_while_loading(precision)
     tolerance = PRECISIONS[precision][1]
     for name, layer in source.named_modules():
         if isinstance(layer, nn.Linear):
             found = model.get_submodule(name)
-            if BODY in name:
+            if DECODER_LAYERS in name:
                 assert type(found) is not nn.Linear
                 assert 1e-4 < relative(float_weight(found), layer.weight) < tolerance, name
             else:
@@ -145,7 +146,7 @@ def test_every_weight_agrees_with_its_source(official_folder, quantize_while_loa
 
 
 def check_save(model, cases, folder) -> None:
-    """What is saved is what was in use, to the bit. In use first: kernels then hold weights in their own layout."""
+    """A saved model gives the same logits to the bit; the model runs first, which may change its weights' layout."""
     before = [model(**inputs, logits_to_keep=32).logits for inputs in cases]
     model.save_pretrained(folder)
     again = QwenAudioForConditionalGeneration.from_pretrained(folder)
@@ -156,6 +157,7 @@ def check_save(model, cases, folder) -> None:
         assert torch.equal(*greedy)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", NEAR)
 def test_golden_saves_reload_equal(quantize_while_loading, official_processor, expected, precision, tmp_path):
     model = quantize_while_loading(precision)
@@ -196,7 +198,7 @@ def build_pocket(tokenizer, layers: int = 2) -> QwenAudioForConditionalGeneratio
 def pocket(tiny_tokenizer, tiny_processor, tmp_path_factory):
     folder = tmp_path_factory.mktemp("pocket")
     model = build_pocket(tiny_tokenizer)
-    quantize_for_release(model, folder, {"audio_tower": 8, "embed_tokens": 8, BODY: 4})
+    quantize_for_release(model, folder, {"audio_tower": 8, "embed_tokens": 8, DECODER_LAYERS: 4})
     tiny_processor.save_pretrained(folder)
     return model, folder
 
@@ -239,7 +241,9 @@ def test_kernels_take_weights_from_anywhere_in_a_mapped_file(tmp_path):
     assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
 
 
-@pytest.mark.parametrize("parts", [{BODY: 8}, {BODY: 4, "embed_tokens": 4}, {"audio_tower": 4, "embed_tokens": 8}])
+@pytest.mark.parametrize(
+    "parts", [{DECODER_LAYERS: 8}, {DECODER_LAYERS: 4, "embed_tokens": 4}, {"audio_tower": 4, "embed_tokens": 8}]
+)
 def test_parts_are_chosen_by_the_configuration(tiny_tokenizer, question, parts, tmp_path):
     quantize_for_release(build_pocket(tiny_tokenizer, layers=1), tmp_path, parts)
     loaded = QwenAudioForConditionalGeneration.from_pretrained(tmp_path)
@@ -248,7 +252,7 @@ def test_parts_are_chosen_by_the_configuration(tiny_tokenizer, question, parts, 
     floats = QwenAudioForConditionalGeneration.from_pretrained(tmp_path, config=config)
     assert relative(loaded(**question).logits, floats(**question).logits) < 0.03
     body = loaded.model.language_model.layers[0].mlp.up_proj
-    assert getattr(body, "bits", None) == parts.get(BODY)
+    assert getattr(body, "bits", None) == parts.get(DECODER_LAYERS)
     assert getattr(loaded.get_input_embeddings(), "bits", None) == parts.get("embed_tokens")
 
 
@@ -291,8 +295,8 @@ def test_what_is_already_quantized_is_not_quantized_again(pocket):
 
 
 def test_method_for_each_device(monkeypatch):
-    assert quantization_config("int4", "cpu").parts == {BODY: 4}
-    assert quantization_config("int8", "cpu").parts == {BODY: 8}
+    assert quantization_config("int4", "cpu").parts == {DECODER_LAYERS: 4}
+    assert quantization_config("int8", "cpu").parts == {DECODER_LAYERS: 8}
     fast = quantization_config("int4", "cuda")
     assert fast.bnb_4bit_quant_type == "nf4" and "lm_head" in fast.llm_int8_skip_modules
     assert quantization_config("int8", "cuda").load_in_8bit
