@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, and folders that belong to one run."""
+"""Atomic files and folders, and folders that belong to one run."""
 
 import json
 import os
@@ -8,11 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from .errors import UserError
+
 CARD = "README.md"
 
 
 def atomic_write(path: Path, text: str) -> None:
-    """Write a file, in a folder that may not be there yet; an interruption leaves either the old one or the new one."""
+    """Write a file, making its folder; an interruption leaves either the old file or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.tmp")
     partial.write_text(text, encoding="utf-8")
@@ -21,17 +23,17 @@ def atomic_write(path: Path, text: str) -> None:
 
 @contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
-    """A folder to write a model into, which gets its name, and takes the place of an older one, when all is written.
+    """A folder to write a model into; when all is written, it gets its name and replaces an older model there.
 
-    The model card stays: people write it.
+    The model card is kept: people write it.
 
     Raises:
-        ValueError: the name belongs to something else than a model, which would be lost.
+        UserError: the folder exists and holds something other than a model, which would be lost.
     """
     card = folder / CARD
     is_model = any(folder.glob("*config.json")) or any(folder.glob("*.safetensors"))
     if folder.exists() and {*folder.iterdir()} - {card} and not is_model:
-        raise ValueError(f"{folder} holds something else than a model: choose another folder.")
+        raise UserError("{folder} holds something other than a model: choose another folder.", folder=folder)
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -43,10 +45,10 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 
 
 def record_run_identity(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
-    """Note in a file, if it isn't there yet, which run its folder holds.
+    """Write into a file which run its folder holds, unless it says so already.
 
     Returns:
-        Whatever differs in the run that the folder holds already, as it is there; nothing if it is the same.
+        The values that differ in the run that the folder already holds, as they are there; empty for the same run.
     """
     if path.exists():
         theirs = json.loads(path.read_text(encoding="utf-8"))

@@ -1,12 +1,13 @@
-"""An answer on its way, and what is known of it."""
+"""`Reply`: an answer that is still being made."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far an audio is heard that is answered in parts: so many to their end, and what was told of them."""
+    """How much of an audio that is answered in parts is done: finished parts, and what was said about them."""
 
     parts: int = 0
     characters: int = 0
@@ -20,14 +21,19 @@ class ReplyStats:
     prompt_tokens: int = 0
     reused_tokens: int = 0
     context_limit: int = 0
-    ttft_s: float | None = None
+    ttft_s: float | None = None  # time to first token
     tokens_per_s: float | None = None
 
 
 class Reply:
-    """An answer on its way: iterate for pieces of text. What is known of it grows while it is read."""
+    """An answer under way: iterate over it for pieces of text. The work is done, and the attributes grow, as you read.
 
-    def __init__(self, context_limit: int):
+    Args:
+        context_limit: tokens that the model holds, for the figures.
+        produce: given the reply, yields the pieces of text and fills in the attributes.
+    """
+
+    def __init__(self, context_limit: int, produce: "Callable[[Reply], Iterator[str]]"):
         self.text = ""
         self.token_ids: list[int] = []
         self.finish_reason: str | None = None  # "stop", "length", "cancelled" or "repetition"
@@ -35,7 +41,7 @@ class Reply:
         self.progress: Progress | None = None  # where the audio is answered in parts
         self.dropped_turns = 0
         self.notices: list[str] = []
-        self._pieces: Iterator[str] = iter(())
+        self._pieces = produce(self)
 
     def __iter__(self) -> Iterator[str]:
         return self
@@ -48,3 +54,11 @@ class Reply:
         for _ in self:
             pass
         return self
+
+    def snapshot(self) -> dict[str, Any]:
+        """All attributes, to send to another process, where `restore` takes them."""
+        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """Take over the attributes of a reply in another process."""
+        vars(self).update(snapshot)

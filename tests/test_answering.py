@@ -5,12 +5,13 @@ from itertools import pairwise
 
 import pytest
 
-from qwen_audio_chat.answering import TaskReply, answer, task_message, without_times
+from qwen_audio_chat.answering import answer, subject_audio
 from qwen_audio_chat.audio.cutting import split_audio
 from qwen_audio_chat.engine.sampling import GenerationOptions
 from qwen_audio_chat.prompts.conversation import Conversation
 from qwen_audio_chat.prompts.questions import QUESTIONS, question
 from qwen_audio_chat.prompts.tags import parse_words
+from qwen_audio_chat.transcripts.task_reply import TaskReply, task_message, without_times
 
 SHORT = GenerationOptions(max_new_tokens=4)
 
@@ -95,3 +96,28 @@ def test_what_was_stopped_goes_on_as_if_it_never_was(tiny_chat, clip, task, seco
     rest = answer(tiny_chat, [*conversation, kept], SHORT).finish()
     assert told + rest.text == whole.text and ids + rest.token_ids == whole.token_ids
     assert rest.progress == whole.progress and rest.finish_reason == whole.finish_reason
+
+
+@pytest.mark.parametrize(
+    ("text", "latest", "number"),
+    [
+        ("What is said?", 3, 3),
+        ("When is it said in Audio 2?", 3, 2),
+        ("When in Audio 9?", 2, 2),
+        ("What is said in audio 1?", 3, 1),
+        ("Compare audio 4 and audio 2", 3, 2),
+        ("音频2说了什么？", 2, 2),
+        ("Hello", 0, None),
+        ("audio 7", 2, 2),
+    ],
+)
+def test_a_question_is_about_the_audio_it_names_or_the_latest(text, latest, number):
+    assert subject_audio(text, latest) == number
+
+
+def test_times_are_found_for_the_audio_that_is_meant_among_several(tiny_chat, clip):
+    conversation = asked("What is in these?", clip(1.0), clip(3.0)).answer("Tones.").ask(question("words"))
+    reply = answer(tiny_chat, conversation, SHORT)
+    assert isinstance(reply, TaskReply) and reply.finish().segments == []
+    alone = answer(tiny_chat, asked(question("words"), clip(3.0)), SHORT).finish()
+    assert reply.text == alone.text

@@ -167,7 +167,7 @@ def test_caches_are_bounded_and_freed(chat, clip):
     assert len(held) == 3 and sum(held) <= chat.sessions.max_cache_bytes
     assert sessions[0].cache is None and sessions[-1].cache is not None
     chat.close_session(sessions[-1])
-    assert sessions[-1].cache is None and not sessions[-1].audios
+    assert sessions[-1].cache is None and not sessions[-1].embeddings
 
 
 def test_cache_grows_and_crops():

@@ -59,7 +59,7 @@ class Audio:
         if self._waveform is not None:
             return self._waveform
         try:
-            return soundfile.read(self.file, self.num_samples, self._offset, dtype="float32")[0]
+            return soundfile.read(str(self.file), self.num_samples, self._offset, dtype="float32")[0]
         except (OSError, soundfile.SoundFileError) as error:
             raise AudioError("The audio was deleted; add it again.") from error
 
@@ -67,7 +67,7 @@ class Audio:
     def key(self) -> bytes:
         """A digest of the samples: equal sounds have equal keys, wherever they came from."""
         if self._key is None:
-            self._key = hashlib.sha256(np.ascontiguousarray(self.waveform)).digest()
+            self._key = hashlib.sha256(np.ascontiguousarray(self.waveform).data).digest()
         return self._key
 
     def pieces(self, max_seconds: float = MAX_CLIP_SECONDS) -> "tuple[Audio, ...]":

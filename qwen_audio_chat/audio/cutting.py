@@ -1,10 +1,8 @@
-"""Cutting: a long waveform to pieces of at most 30 s, where it is quietest."""
-
-from collections.abc import Iterator
+"""A long waveform cut into pieces of at most 30 s, where it is quietest."""
 
 import numpy as np
 
-from .decoding import SAMPLE_RATE, AudioSource, load_audio
+from .decoding import SAMPLE_RATE
 
 MAX_CLIP_SECONDS = 30.0
 MAX_CLIP_SAMPLES = int(MAX_CLIP_SECONDS * SAMPLE_RATE)
@@ -32,22 +30,6 @@ def split_audio(waveform: np.ndarray, max_seconds: float = MAX_CLIP_SECONDS) -> 
         pieces.append(waveform[:cut])
         waveform = waveform[cut:]
     return [*pieces, waveform]
-
-
-def pieces(source: AudioSource, seconds: float = MAX_CLIP_SECONDS) -> Iterator[tuple[float, np.ndarray]]:
-    """(start in seconds, 16 kHz float32 [samples]) of each piece of an audio.
-
-    Args:
-        source: anything that `load_audio` takes.
-        seconds: of the longest piece.
-
-    Raises:
-        AudioError: the audio can't be used.
-    """
-    samples = 0
-    for piece in split_audio(load_audio(source), seconds):
-        yield samples / SAMPLE_RATE, piece
-        samples += len(piece)
 
 
 def _quietest(waveform: np.ndarray, start: int, end: int) -> int:

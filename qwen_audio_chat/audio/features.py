@@ -18,7 +18,7 @@ TOKENS_PER_SECOND = 25
 def num_audio_tokens(num_samples: int) -> int:
     """Audio tokens of one clip, 40 ms each: 1 to 750.
 
-    A clip under 480 samples, for which the official code would give none, counts as padded to 480 samples.
+    A clip under 480 samples counts as padded to 480 samples; the official code would give it no token.
 
     Raises:
         AudioError: the clip is empty or longer than 30 s.
@@ -36,7 +36,9 @@ def _num_encoder_frames(num_samples: int) -> int:
     if num_samples < 1:
         raise AudioError("The audio is empty: it holds no samples.")
     if num_samples > MAX_CLIP_SAMPLES:
-        raise AudioError(f"An audio clip may last {MAX_CLIP_SECONDS:g} s at most; split longer audio first.")
+        raise AudioError(
+            "An audio clip may last {limit:g} s at most; split longer audio first.", limit=MAX_CLIP_SECONDS
+        )
     return (max(num_samples, MIN_CLIP_SAMPLES) // HOP_LENGTH + 1) // 2
 
 

@@ -1,16 +1,18 @@
-"""What commands share: how they tell an error, and numbers within bounds."""
+"""What commands share: how a user's mistake is reported, and numbers within bounds."""
 
 import argparse
 import math
 import sys
 from collections.abc import Callable
 
+from ..errors import UserError
+
 
 def run_command(command: Callable[[], int | None]) -> int:
-    """Run a command, and return its exit code; what the user did wrong is one sentence on standard error, and 2."""
+    """Run a command and return its exit code: 2, with one sentence on standard error, for a mistake of the user."""
     try:
         return command() or 0
-    except (ValueError, OSError) as error:
+    except UserError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -27,5 +29,5 @@ def number(kind: type[int] | type[float], low: float, high: float = math.inf) ->
             raise argparse.ArgumentTypeError(f"must be at least {low:g}{most}, not {text}")
         return value
 
-    parse.__name__ = "number"  # argparse names it when the text is none
+    parse.__name__ = "number"  # argparse says it where the text is not a number
     return parse

@@ -7,8 +7,9 @@ import argparse
 import sys
 
 from ..answering import answer
-from ..audio.decoding import load_audio
+from ..audio.audio import Audio
 from ..engine.sampling import GenerationOptions
+from ..errors import UserError
 from ..loading import add_model_arguments, load_from
 from ..prompts.conversation import Conversation
 
@@ -19,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--audio", action="append", default=[], metavar="FILE", help="an audio file; may be repeated")
     parser.add_argument("--text", help="the question; without it, talk interactively")
     parser.add_argument("--max-new-tokens", type=int, default=512, help="longest answer, in tokens (default: 512)")
-    parser.add_argument("--sample", action="store_true", help="sample instead of taking the likeliest words")
+    parser.add_argument("--sample", action="store_true", help="sample instead of taking the most likely words")
     parser.add_argument("--temperature", type=float, default=1.0, help="with --sample: higher varies more (default: 1)")
     parser.add_argument("--top-p", type=float, default=0.5, help="with --sample: probability kept (default: 0.5)")
     parser.add_argument("--seed", type=int, help="with --sample: gives the same answer again")
@@ -31,26 +32,22 @@ def run(args: argparse.Namespace) -> int:
     options = GenerationOptions(
         args.max_new_tokens, args.sample, temperature=args.temperature, top_p=args.top_p, seed=args.seed
     )
-    for path in args.audio:
-        load_audio(path)  # a wrong file is told before a model is loaded
+    audios = [Audio.load(path) for path in args.audio]  # before the model, so that a wrong file is reported at once
     chat = load_from(args)
     session, conversation = chat.new_session(), Conversation()
     if args.text is not None:
-        _say(chat, conversation.ask(args.text, args.audio), options, session)
+        _say(chat, conversation.ask(args.text, audios), options, session)
         return 0
     print('Type a question; "/audio FILE" adds an audio, an empty line or Ctrl-D ends.', file=sys.stderr)
-    waiting = list(args.audio)
     while line := _read_line():
         turns = len(conversation)
         try:
             if line.startswith("/audio "):
-                path = line.removeprefix("/audio ").strip()
-                load_audio(path)  # a wrong file is told at once
-                waiting.append(path)
+                audios.append(Audio.load(line.removeprefix("/audio ").strip()))
             else:
-                asked, waiting = waiting, []  # audios that are too long for an answer must not stand in every way
+                asked, audios = audios, []  # also where they turn out too long: the next question must not repeat them
                 _say(chat, conversation.ask(line, asked), options, session)
-        except ValueError as error:
+        except UserError as error:
             del conversation[turns:]
             print(f"Error: {error}", file=sys.stderr)
     return 0

@@ -1,7 +1,7 @@
 """When each word was said: CTC forced alignment of a transcript with the audio frames.
 
-Where a model spells its frames (`config.ctc_alphabet`), times need no words about time: the best path of connectionist
-temporal classification through the transcript's letters (Graves et al., 2006) tells the frame of each.
+A model with a CTC head doesn't have to write times: the most probable path of connectionist temporal classification
+through the transcript's characters (Graves et al., 2006) gives the frame of each.
 """
 
 from collections.abc import Sequence
@@ -11,28 +11,28 @@ import numpy as np
 from ..prompts.tags import TimedWord
 
 FRAME_S = 0.04
-PAUSE_S = 0.24  # a gap up to so long is shared by the words around it, for letters are shorter than their sounds
+PAUSE_S = 0.24  # a shorter gap is split between the words around it: CTC peaks are shorter than the sounds
 
 
-def ctc_classes(text: str, letters: str) -> list[int]:
-    """Classes of a text's letters, 0 being the blank; a hyphen or a line break parts words, other marks are silent."""
+def ctc_classes(text: str, alphabet: str) -> list[int]:
+    """CTC classes of a text's characters, 0 being the blank; hyphens and line breaks become spaces, other marks go."""
     plain = "".join(" " if char in "-–—\n\t" else char for char in text.lower().replace("’", "'"))
-    return [1 + letters.index(char) for char in plain if char in letters]
+    return [1 + alphabet.index(char) for char in plain if char in alphabet]
 
 
 def forced_alignment(log_probs: np.ndarray, classes: Sequence[int]) -> np.ndarray | None:
-    """The frame in which each of `classes` is first heard, on the likeliest path through all of them in order.
+    """The first frame of each of `classes`, on the most probable path through all of them in order.
 
     Args:
-        log_probs: of each frame, [frames, classes], blank first.
+        log_probs: CTC output, [frames, classes], blank first.
         classes: without blanks.
 
     Returns:
-        int [len(classes)], rising; None where the frames are too few for so many letters.
+        int [len(classes)], increasing; None where there are too few frames for so many classes.
     """
-    states = np.zeros(2 * len(classes) + 1, dtype=np.int64)  # a blank before, between and after the letters
+    states = np.zeros(2 * len(classes) + 1, dtype=np.int64)  # a blank before, between and after the classes
     states[1::2] = classes
-    may_skip = np.zeros(len(states), dtype=bool)  # over a blank, but never from a letter to the same letter
+    may_skip = np.zeros(len(states), dtype=bool)  # a blank, but never from one class to the same class
     may_skip[3::2] = states[3::2] != states[1:-2:2]
     score = np.full(len(states), -np.inf)
     score[:2] = log_probs[0, states[:2]]
@@ -53,23 +53,23 @@ def forced_alignment(log_probs: np.ndarray, classes: Sequence[int]) -> np.ndarra
     return first[1::2]
 
 
-def word_times(text: str, log_probs: np.ndarray, letters: str) -> list[TimedWord]:
+def word_times(text: str, log_probs: np.ndarray, alphabet: str) -> list[TimedWord]:
     """The words of a transcript with their times in seconds, on the grid of the frames.
 
-    Every word takes a frame at least, while there are any; one without letters (a number in digits) takes the frame
-    after the word before it.
+    Every word gets at least one frame while any are left; a word without characters of the alphabet (a number in
+    digits) gets the frame after the word before it.
 
     Args:
         text: what is said.
-        log_probs: of each frame, [frames, 1 + len(letters)], blank first.
-        letters: the alphabet of the model, `config.ctc_alphabet`.
+        log_probs: CTC output, [frames, 1 + len(alphabet)], blank first.
+        alphabet: the characters of the CTC head, `config.ctc_alphabet`.
 
     Returns:
-        One entry a word; empty where the frames are too few for the text.
+        One entry per word; empty where there are too few frames for the text.
     """
     words = text.split()
-    spelled = [ctc_classes(word, letters) for word in words]
-    space = 1 + letters.index(" ")
+    spelled = [ctc_classes(word, alphabet) for word in words]
+    space = 1 + alphabet.index(" ")
     path = forced_alignment(log_probs, [each for classes in spelled for each in (space, *classes)])
     if path is None:
         return []

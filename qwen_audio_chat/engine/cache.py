@@ -1,4 +1,4 @@
-"""The key-value cache of one conversation, preallocated, so that a token costs no copy and cropping is free."""
+"""The key-value cache of one conversation."""
 
 import torch
 from transformers.cache_utils import Cache, DynamicLayer
@@ -7,19 +7,21 @@ from transformers.cache_utils import Cache, DynamicLayer
 class PreallocatedLayer(DynamicLayer):
     """Keys and values of one layer in buffers that double when full: no copy per token, cropping is free."""
 
+    buffers: list[torch.Tensor]  # keys and values, [1, heads, capacity, head size]
+
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs):
-        """Append keys and values, [1, heads, positions, head size], and return all that are held."""
+        """Append keys and values, [1, heads, positions, head size]; returns all of them."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
             self.buffers = [self._grown(x, 0, key_states.shape[-2]) for x in (key_states, value_states)]
         length = self.get_seq_length()
         self.extend(key_states.shape[-2])
-        for held, states in zip((self.keys, self.values), (key_states, value_states), strict=True):
-            held[..., length:, :] = states
+        for buffer, states in zip(self.buffers, (key_states, value_states), strict=True):
+            buffer[..., length : length + states.shape[-2], :] = states
         return self.keys, self.values
 
     def extend(self, count: int) -> None:
-        """Hold `count` more positions, whose keys and values the caller writes into `buffers`."""
+        """Make room for `count` more positions; the caller writes their keys and values into `buffers`."""
         length = self.get_seq_length()
         if length + count > self.buffers[0].shape[-2]:
             self.buffers = [self._grown(x, length, length + count) for x in self.buffers]
@@ -34,28 +36,35 @@ class PreallocatedLayer(DynamicLayer):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the buffers, room for more positions included."""
+        """Bytes of the buffers, unused room included."""
         return sum(buffer.nbytes for buffer in self.buffers) if self.is_initialized else 0
 
 
 class KeyValueCache(Cache):
-    """The key-value cache of one conversation (one row)."""
+    """The key-value cache of one conversation (one row).
 
-    def __init__(self):
+    Args:
+        ntk_alpha: factor on the rotary base that its keys were rotated with, for a model with dynamic NTK.
+    """
+
+    def __init__(self, ntk_alpha: torch.Tensor | None = None):
         super().__init__(layer_class_to_replicate=PreallocatedLayer)
+        self.layers: list[PreallocatedLayer]  # pyright: ignore[reportIncompatibleVariableOverride]
+        self.ntk_alpha = ntk_alpha
 
     def keep(self, length: int) -> None:
         """Forget everything after the first `length` positions."""
         if (surplus := self.get_seq_length() - length) > 0:
             self.crop(-surplus)
 
-    def follow(self, other: "KeyValueCache", shared: int) -> None:
-        """Hold what `other` holds, of which the first `shared` positions are here already, unless nothing is."""
+    def copy_from(self, other: "KeyValueCache", shared: int) -> None:
+        """Become a copy of `other`; the first `shared` positions are equal already, unless this cache is empty."""
         self.keep(shared)
         start = self.get_seq_length()
-        self.ntk_alpha = getattr(other, "ntk_alpha", None)
+        self.ntk_alpha = other.ntk_alpha
         for number, layer in enumerate(other.layers):
-            self.update(layer.keys[..., start:, :], layer.values[..., start:, :], number)
+            keys, values = (buffer[..., start : layer.get_seq_length(), :] for buffer in layer.buffers)
+            self.update(keys, values, number)
 
     @property
     def nbytes(self) -> int:

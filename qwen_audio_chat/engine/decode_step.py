@@ -1,15 +1,16 @@
-"""One token through the language model, with nothing but the arithmetic.
+"""One token through the language model, without the overhead of a general forward pass.
 
-A forward pass of transformers spends more time in Python than in a small model's arithmetic: modules, masks, keyword
-arguments. A `DecodeStep` gathers the weights once and computes the same for one row and one position. A single new
-position attends to everything, so that no mask is needed; the query heads that share a key head are the rows of one
-attention, so that keys are never repeated. Where all weights have 8 bits, as the pocket's, the whole token is one call
-of compiled code (`PackedStep`).
+A forward pass of transformers spends more time in Python (modules, masks, keyword arguments) than in a small model's
+arithmetic. `DecodeStep` collects the weights once and computes the same for one row and one position. A single new
+position attends to everything, so no mask is needed; the query heads that share a key head become the rows of one
+attention, so keys are never repeated. Where all weights have 8 bits, as in the pocket, the whole token is one call of
+compiled code (`PackedStep`).
 """
 
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,48 +19,53 @@ from torch.nn import functional as F
 from transformers.cache_utils import Cache
 from transformers.models.llama.modeling_llama import LlamaModel
 
-from ..model import kernels
+from ..model import QwenAudioForConditionalGeneration, kernels
 from ..model.decoder import QwenAudioTextModel
 from ..model.quantized_layers import SINGLE_THREAD_WEIGHTS, QuantizedLinear, multiply
 
-_FIXED_ROTARY = ("default", "linear", "llama3")  # the other types change their angles with the length
-_TABLE = 4096  # positions of which the angles are computed at once
+_FIXED_ROTARY_TYPES = ("default", "linear", "llama3")  # other types change their angles with the length
+_ANGLE_BLOCK = 4096  # positions whose rotary angles are computed at once
 
 
 class DecodeStep:
     """Callable: a token and the key-value cache of what came before → logits [1, vocab_size].
 
-    The same result as the model's own forward, up to rounding; like it, it adds the token's keys and values to the
-    cache. A model that it doesn't know goes through its own forward, see `_is_known`.
+    The result equals that of the model's own forward up to rounding, and the token's keys and values are added to the
+    cache alike. A model of another kind goes through its own forward, see `_is_supported`.
 
     Args:
-        model: `QwenAudioForConditionalGeneration` in evaluation mode, its weights in place for good.
+        model: in evaluation mode, its weights in place for good.
 
-    `threads` is how many threads serve it best: waking a second one takes longer than a small matrix.
+    Attributes:
+        threads: how many threads are fastest; for small matrices, one: waking a second one takes longer.
     """
 
-    def __init__(self, model):
+    def __init__(self, model: QwenAudioForConditionalGeneration):
         self.model = model
-        self.is_lean = _is_known(model)
+        self.is_lean = _is_supported(model)
         self.threads = torch.get_num_threads()
         if not self.is_lean:
             return
-        text, config = model.model.language_model, model.config.text_config
+        text = cast(Any, model.model.language_model)  # of one of two classes, see `_is_supported`
+        config = cast(Any, model.config.text_config)
         linears = [module for module in (*text.modules(), model.lm_head) if hasattr(module, "in_features")]
-        self.threads = 1 if all(x.in_features * x.out_features < SINGLE_THREAD_WEIGHTS for x in linears[:-1]) else self.threads
+        if all(x.in_features * x.out_features < SINGLE_THREAD_WEIGHTS for x in linears[:-1]):
+            self.threads = 1
         self._angles = lru_cache(maxsize=4)(partial(_angles, text))
-        is_plain = type(text) is LlamaModel and all(getattr(x, "bits", 0) == 8 and x.bias is None for x in linears)
+        is_llama = type(model.model.language_model) is LlamaModel
+        is_plain = is_llama and all(getattr(x, "bits", 0) == 8 and x.bias is None for x in linears)
         self.packed = PackedStep(model) if is_plain and self.threads == 1 else None
         self.embed_tokens = text.embed_tokens
         if self.packed:
             return
-        # The packed kernels take float32 and give float32: rounding to bfloat16 in between would only cost time.
+        # The packed kernels take and return float32: rounding to bfloat16 in between would only cost time.
         is_packed = all(isinstance(linear, QuantizedLinear) for linear in linears)
         self.dtype = torch.float32 if is_packed else model.dtype
         self.head = _product(model.lm_head)
         self.layers = [_Layer(layer, self.dtype) for layer in text.layers]
         self.norm = _norm(text.norm, self.dtype)
-        self.head_dim, self.key_heads = text.layers[0].self_attn.head_dim, config.num_key_value_heads
+        self.head_dim: int = text.layers[0].self_attn.head_dim
+        self.key_heads: int = config.num_key_value_heads
         self.log_n_from = config.max_position_embeddings if getattr(config, "use_logn_attn", False) else math.inf
 
     @torch.inference_mode()
@@ -69,8 +75,8 @@ class DecodeStep:
             outputs = self.model(input_ids=ids[None], past_key_values=cache, use_cache=True, logits_to_keep=1)
             return outputs.logits[:, -1]
         position = cache.get_seq_length()
-        cos, sin = self._angles(float(getattr(cache, "ntk_alpha", None) or 1), position // _TABLE)
-        cos, sin = cos[position % _TABLE], sin[position % _TABLE]
+        cos, sin = self._angles(float(getattr(cache, "ntk_alpha", None) or 1), position // _ANGLE_BLOCK)
+        cos, sin = cos[position % _ANGLE_BLOCK], sin[position % _ANGLE_BLOCK]
         if self.packed:
             return self.packed(self.embed_tokens(ids)[0], cache.layers, position, cos, sin)
         scale = self.head_dim**-0.5
@@ -97,7 +103,7 @@ class DecodeStep:
 class _Layer:
     """The operations of one decoder layer."""
 
-    def __init__(self, layer: nn.Module, dtype: torch.dtype):
+    def __init__(self, layer: Any, dtype: torch.dtype):
         attention, mlp = layer.self_attn, layer.mlp
         self.attention_norm = _norm(layer.input_layernorm, dtype)
         self.query_key_value = _product(attention.q_proj, attention.k_proj, attention.v_proj)
@@ -107,13 +113,14 @@ class _Layer:
 
 
 class PackedStep:
-    """The same for a small Llama-type model of 8 bits throughout on a CPU, in one call of `kernels.decode`.
+    """The same for a small Llama-type model with 8 bits throughout on a CPU, in one call of `kernels.decode`.
 
-    It brings the weights of each kind together in one array, see `_stacked`.
+    The weights of each kind are stacked in one array, see `_stacked`.
     """
 
-    def __init__(self, model):
-        text, head = model.model.language_model, model.lm_head
+    def __init__(self, model: QwenAudioForConditionalGeneration):
+        text = cast(Any, model.model.language_model)
+        head = cast(Any, model.lm_head)
         attentions, mlps = [layer.self_attn for layer in text.layers], [layer.mlp for layer in text.layers]
         self.layers = (
             _stacked([(x.q_proj, x.k_proj, x.v_proj) for x in attentions]),
@@ -151,13 +158,15 @@ class PackedStep:
 
 
 def _stacked(groups: Sequence[Sequence[QuantizedLinear]]) -> tuple[np.ndarray, np.ndarray]:
-    """Weights [groups, rows, columns] and scales [groups, rows ...] of groups of layers, each group's side by side.
+    """Weights [groups, rows, columns] and scales [groups, rows, ...] of groups of layers, one below another in a group.
 
-    The layers become views of them.
+    The layers become views of these arrays.
     """
-    # NumPy asks the system for large pages, PyTorch doesn't: with them a token takes a third less.
+    # NumPy asks the system for large pages and PyTorch doesn't; with them a token takes a third less time.
     weights = np.stack([np.concatenate([layer.weight.numpy() for layer in group]) for group in groups])
-    scales = np.stack([np.concatenate([layer.kernel_scales.numpy() for layer in group]) for group in groups])
+    scales = np.stack(
+        [np.concatenate([cast(torch.Tensor, layer.kernel_scales).numpy() for layer in group]) for group in groups]
+    )
     for group, *whole in zip(groups, torch.from_numpy(weights), torch.from_numpy(scales), strict=True):
         sizes = [layer.out_features for layer in group]
         for layer, *own in zip(group, *(array.split(sizes) for array in whole), strict=True):
@@ -165,28 +174,28 @@ def _stacked(groups: Sequence[Sequence[QuantizedLinear]]) -> tuple[np.ndarray, n
     return weights, scales
 
 
-def _is_known(model) -> bool:
-    """Whether the lean step serves a model: of a known kind, in one place, with angles that stay."""
+def _is_supported(model: QwenAudioForConditionalGeneration) -> bool:
+    """Whether the model is of a known class, on one device, with rotary angles that don't depend on the length."""
     text, config = model.model.language_model, model.config.text_config
     return (
         type(text) in (LlamaModel, QwenAudioTextModel)
         and config.hidden_act == "silu"
-        and config.rope_parameters["rope_type"] in _FIXED_ROTARY
+        and config.rope_parameters["rope_type"] in _FIXED_ROTARY_TYPES
         and len(set(getattr(model, "hf_device_map", {}).values())) <= 1
     )
 
 
-def _product(*linears: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Linear layers as a function that gives their results side by side.
+def _product(*linears: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Linear layers as one function whose results stand side by side.
 
-    Layers of other libraries do themselves what they do beyond multiplying.
+    Layers of other libraries (quantized ones, adapters) are called as they are.
     """
     if all(type(linear) is QuantizedLinear for linear in linears):
-        return _packed_product(linears)
-    if len(linears) > 1:
+        return _packed_product(cast(Sequence[QuantizedLinear], linears))
+    linear, *others = linears
+    if others:
         products = [_product(linear) for linear in linears]
         return lambda hidden: torch.cat([product(hidden) for product in products], dim=-1)
-    (linear,) = linears
     if type(linear) is nn.Linear:
         return partial(F.linear, weight=linear.weight, bias=linear.bias)
     return linear
@@ -195,7 +204,8 @@ def _product(*linears: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
 def _packed_product(linears: Sequence[QuantizedLinear]) -> Callable[[torch.Tensor], torch.Tensor]:
     """The same for packed layers, in one multiplication."""
     weight, scales = (torch.from_numpy(whole[0]) for whole in _stacked([linears]))
-    bias = None if linears[0].bias is None else torch.cat([linear.bias for linear in linears])
+    biases: list[torch.Tensor] = [linear.bias for linear in linears if linear.bias is not None]
+    bias = torch.cat(biases) if biases else None
 
     def product(hidden: torch.Tensor) -> torch.Tensor:
         output = multiply(weight, scales, hidden[0].float())[None].to(hidden.dtype)
@@ -204,18 +214,18 @@ def _packed_product(linears: Sequence[QuantizedLinear]) -> Callable[[torch.Tenso
     return product
 
 
-def _norm(norm: nn.Module, dtype: torch.dtype) -> Callable[[torch.Tensor], torch.Tensor]:
+def _norm(norm: Any, dtype: torch.dtype) -> Callable[[torch.Tensor], torch.Tensor]:
     weight = norm.weight.to(dtype)
     return partial(F.rms_norm, normalized_shape=weight.shape, weight=weight, eps=norm.variance_epsilon)
 
 
-def _angles(text: nn.Module, alpha: float, block: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cosines and sines for a block of positions, each float32 [_TABLE, head_dim].
+def _angles(text: Any, alpha: float, block: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosines and sines for a block of positions, each float32 [_ANGLE_BLOCK, head_dim].
 
-    The sines of the first half are negative: with the halves of a head exchanged they make up its rotation.
+    The sines of the first half are negated: a head is rotated as head * cos + swapped halves of the head * sin.
     """
     device = text.norm.weight.device
-    positions = torch.arange(block * _TABLE, (block + 1) * _TABLE, device=device)[None]
+    positions = torch.arange(block * _ANGLE_BLOCK, (block + 1) * _ANGLE_BLOCK, device=device)[None]
     if isinstance(text, QwenAudioTextModel):
         cos, sin = text.rotary(positions, torch.tensor([alpha], device=device))
         cos, sin = cos[0, 0], sin[0, 0]

@@ -1,7 +1,4 @@
-"""Token by token: a preallocated key-value cache, sampling, a guard against loops, and text that never breaks a letter.
-
-This module knows embeddings and ids only: no files, no conversations, no page.
-"""
+"""Prefill and decode; a guard against loops, and text that never splits a character."""
 
 from collections.abc import Callable, Iterator
 
@@ -11,38 +8,38 @@ from transformers import PreTrainedTokenizerFast
 from .cache import KeyValueCache
 from .sampling import Sampler
 
-PREFILL_CHUNK = 512  # tokens fed at once; a cancel waits for one chunk at most
+PREFILL_CHUNK = 512  # tokens in one pass; a cancel waits for one chunk at most
 
 
 class RepetitionGuard:
-    """Notices an answer that runs in a circle: its last tokens repeat with a period of at most `LONGEST_PERIOD`."""
+    """Detects an answer that loops: its last tokens repeat with a period of at most `MAX_PERIOD`."""
 
-    LONGEST_PERIOD, FEWEST_TOKENS, FEWEST_ROUNDS = 64, 40, 4
+    MAX_PERIOD, MIN_TOKENS, MIN_REPEATS = 64, 40, 4
 
     def __init__(self):
-        # For each period, how many last tokens equal the one a period ago.
-        self.matches = [0] * (self.LONGEST_PERIOD + 1)
+        # For each period, how many of the last tokens equal the one a period before.
+        self.matches = [0] * (self.MAX_PERIOD + 1)
         self.ids: list[int] = []
 
     def is_looping(self, token: int) -> bool:
-        """Take the next token and say whether the answer is in a loop now."""
+        """Whether the answer loops now that this token follows."""
         self.ids.append(token)
         for period in range(1, min(len(self.matches), len(self.ids))):
             self.matches[period] = self.matches[period] + 1 if self.ids[-1 - period] == token else 0
-            if self.matches[period] + period >= max(self.FEWEST_TOKENS, self.FEWEST_ROUNDS * period):
+            if self.matches[period] + period >= max(self.MIN_TOKENS, self.MIN_REPEATS * period):
                 return True
         return False
 
 
 class TextStream:
-    """Ids to text, piece by piece; a letter whose bytes span several tokens is held back until it is whole."""
+    """Ids to text, piece by piece; a character whose bytes span several tokens waits until it is complete."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast):
         self.tokenizer = tokenizer
         self.pending: list[int] = []
 
     def push(self, token: int) -> str:
-        """Text that has become certain with this token, maybe empty."""
+        """The text that this token completes, maybe empty."""
         self.pending.append(token)
         text = self._decode()
         if text.endswith("\ufffd") and len(self.pending) < 8:
@@ -51,19 +48,19 @@ class TextStream:
         return text
 
     def flush(self) -> str:
-        """What is still held back."""
+        """The rest, complete or not."""
         text, self.pending = self._decode(), []
         return text
 
     def _decode(self) -> str:
-        return self.tokenizer.decode(self.pending, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return str(self.tokenizer.decode(self.pending, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
 
 @torch.inference_mode()
 def prefill(
     model, embeddings: torch.Tensor, cache: KeyValueCache, is_cancelled: Callable[[], bool]
 ) -> torch.Tensor | None:
-    """Feed the new part of a prompt, [1, length, hidden_size], in chunks; logits [1, vocabulary], None if cancelled."""
+    """Feed the new part of a prompt, [1, length, hidden_size], in chunks: logits [1, vocabulary], None if cancelled."""
     logits = None
     for chunk in embeddings.split(PREFILL_CHUNK, dim=1):
         if is_cancelled():
@@ -76,11 +73,12 @@ def prefill(
 def decode(
     step: Callable[[int, KeyValueCache], torch.Tensor], logits: torch.Tensor, cache: KeyValueCache, sampler: Sampler
 ) -> Iterator[int]:
-    """Endless tokens from the logits of a prefill on; the consumer decides when to stop.
+    """Endless tokens, starting from the logits of a prefill; the consumer decides when to stop.
 
-    `step` feeds a token and gives the next logits, see `model.decode_step`.
+    A token is fed to the model only when the next one is wanted, so that after a stop the cache lacks the last token.
 
-    A token is fed to the model only when the next one is asked for, so after a stop the cache lacks the last token.
+    Args:
+        step: feeds a token and returns the next logits, see `decode_step`.
     """
     while True:
         token = sampler(logits)

@@ -1,4 +1,4 @@
-"""How the next token is chosen."""
+"""How an answer is generated, and how its next token is chosen."""
 
 from dataclasses import dataclass
 
@@ -11,13 +11,15 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
+from ..errors import UserError
+
 
 @dataclass(frozen=True)
 class GenerationOptions:
-    """How to answer. Greedy by default, so that an answer can be reproduced; with `do_sample`, give a `seed` for that.
+    """Settings of an answer. Greedy by default; with `do_sample`, a `seed` makes it reproducible.
 
     Raises:
-        ValueError: a value out of its range.
+        UserError: a value is out of its range.
     """
 
     max_new_tokens: int = 512
@@ -30,9 +32,9 @@ class GenerationOptions:
 
     def __post_init__(self):
         if self.max_new_tokens < 1:
-            raise ValueError("max_new_tokens must be at least 1.")
+            raise UserError("max_new_tokens must be at least 1.")
         if self.temperature <= 0 or not 0 < self.top_p <= 1 or self.top_k < 0 or self.repetition_penalty <= 0:
-            raise ValueError(
+            raise UserError(
                 "temperature and repetition_penalty must be above 0, top_p within 0 to 1, and top_k not negative."
             )
 
@@ -68,7 +70,7 @@ class Sampler:
 
     def __call__(self, logits: torch.Tensor) -> int:
         scores = logits.float().index_fill(-1, self.forbidden, float("-inf"))
-        scores = self.processors(self.ids, scores)
+        scores = self.processors(self.ids, scores)  # pyright: ignore[reportArgumentType]  a tensor of int64
         if self.generator is None:
             token = scores.argmax(dim=-1, keepdim=True)
         else:

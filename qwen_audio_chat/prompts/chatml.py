@@ -1,14 +1,8 @@
 """ChatML: conversations to token ids. The only place that knows the chat format (arXiv 2311.07919, section 2.3).
 
-A conversation is a list of messages, as everywhere in the transformers ecosystem:
-
-    {"role": "user", "content": [{"type": "audio", "audio": "a.wav"}, {"type": "text", "text": "What is said?"}]}
-    {"role": "assistant", "content": "...", "token_ids": [...]}
-
-Text never becomes control: what anyone typed is encoded without special tokens, and the ids that mean something
-are put in here. An assistant's turn with `token_ids` keeps the ids that the model generated.
-
-A user's message with a `tags.TaskPrompt` under "task" asks in the format of pretraining instead: its audio, then tags.
+A conversation is a list of messages (see `messages`). Text never becomes control: whatever anyone typed is encoded
+without special tokens, and only this module inserts them. An assistant's turn with `token_ids` keeps the ids that the
+model generated. A user's message with a task asks in the format of pretraining instead: its audio, then tags.
 """
 
 from collections.abc import Sequence
@@ -16,9 +10,10 @@ from dataclasses import dataclass, field
 
 from transformers import PreTrainedTokenizerFast
 
-from .messages import content_parts, conversation_audios
+from ..errors import UserError
+from .messages import Message, content_parts, conversation_audios
 from .tags import TaskPrompt, TimedWord
-from .tokenizer import AUDIO_END, AUDIO_PLACEHOLDER, AUDIO_START, IM_END, IM_START, plain_tokenizer
+from .tokenizer import AUDIO_END, AUDIO_PLACEHOLDER, AUDIO_START, IM_END, IM_START, plain_tokenizer, token_ids
 
 DEFAULT_SYSTEM = "You are a helpful assistant."
 AUDIO_LABEL = "Audio {number}:"
@@ -36,26 +31,26 @@ class AudioSlot:
 
 @dataclass
 class EncodedChat:
-    """A conversation as ids. `assistant_mask` marks what the assistant says, its `<|im_end|>` included."""
+    """A conversation as ids. `assistant_mask` marks what the assistant says, including its `<|im_end|>`."""
 
     input_ids: list[int] = field(default_factory=list)
     assistant_mask: list[bool] = field(default_factory=list)
     slots: list[AudioSlot] = field(default_factory=list)
 
     def extend(self, ids: Sequence[int], assistant: bool = False) -> None:
-        """Append ids; the assistant's own, where told."""
+        """Append ids; `assistant` marks them as what the assistant says."""
         self.input_ids.extend(ids)
         self.assistant_mask.extend([assistant] * len(ids))
 
 
 def encode_text(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
-    """Encode text that is only text: no special id comes out, whatever is typed."""
+    """Encode plain text: no special id comes out, whatever the text says."""
     return plain_tokenizer(tokenizer).encode(text, add_special_tokens=False).ids
 
 
 def encode_audio(tokenizer: PreTrainedTokenizerFast, tokens: int) -> list[int]:
     """Ids of one clip: `<audio>`, a placeholder per frame of 40 ms, `</audio>`."""
-    start, pad, end = tokenizer.convert_tokens_to_ids([AUDIO_START, AUDIO_PLACEHOLDER, AUDIO_END])
+    start, pad, end = token_ids(tokenizer, AUDIO_START, AUDIO_PLACEHOLDER, AUDIO_END)
     return [start, *[pad] * tokens, end]
 
 
@@ -63,24 +58,27 @@ def encode_task(tokenizer: PreTrainedTokenizerFast, task: TaskPrompt) -> list[in
     """Ids of a task in tags; a question inside it stays plain text.
 
     Raises:
-        ValueError: the tokenizer lacks one of the tags.
+        UserError: the tokenizer lacks one of the tags.
     """
     ids = []
     for piece, is_tag in task.pieces():
-        ids += tokenizer.convert_tokens_to_ids([piece]) if is_tag else encode_text(tokenizer, piece)
+        ids += token_ids(tokenizer, piece) if is_tag else encode_text(tokenizer, piece)
     if None in ids or (tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids):
-        raise ValueError(f"This model's tokenizer lacks a tag of {task}.")
+        raise UserError("This model's tokenizer lacks a tag of {task}.", task=str(task))
     return ids
 
 
 def encode_timed_words(tokenizer: PreTrainedTokenizerFast, words: Sequence[TimedWord]) -> list[int]:
-    """Ids of words between time tokens, such as `<|sil|><|0.56|>one<|0.88|>two<|1.20|>`; the prompt holds the first
-    `<|0.00|>`. Times are rounded to the tokenizer's own grid."""
-    step = 0.01 if tokenizer.convert_tokens_to_ids("<|0.01|>") not in (None, tokenizer.unk_token_id) else 0.04
+    """Ids of words between time tokens, such as `<|sil|><|0.56|>one<|0.88|>two<|1.20|>` after the prompt's `<|0.00|>`.
+
+    Times are rounded to the grid of the tokenizer's time tokens.
+    """
+    has_fine_grid = token_ids(tokenizer, "<|0.01|>")[0] not in (None, tokenizer.unk_token_id)
+    step = 0.01 if has_fine_grid else 0.04
     ids, now = [], 0
 
     def tag(name: str) -> int:
-        return tokenizer.convert_tokens_to_ids(f"<|{name}|>")
+        return token_ids(tokenizer, f"<|{name}|>")[0]
 
     for word in words:
         start, end = max(now, round(word.start / step)), max(now, round(word.end / step))
@@ -93,36 +91,37 @@ def encode_timed_words(tokenizer: PreTrainedTokenizerFast, words: Sequence[Timed
 
 def encode_conversation(
     tokenizer: PreTrainedTokenizerFast,
-    messages: Sequence[dict],
+    messages: Sequence[Message],
     audio_tokens: Sequence[Sequence[int]] = (),
     *,
     add_generation_prompt: bool = True,
     drop_turns: int = 0,
     continue_answer: bool = False,
 ) -> EncodedChat:
-    """Encode a conversation; or the task of its last message, without roles, which must hold the only audio.
+    """Encode a conversation; or, where its last message has a task, that task and the only audio, without roles.
 
     Args:
-        messages: the whole conversation; a default system message stands in where it has none.
+        messages: the whole conversation; one without a system message gets the default one.
         audio_tokens: for each audio of the conversation, the tokens of each of its pieces of at most 30 s.
         add_generation_prompt: end with the opening of an assistant's turn.
         drop_turns: leave out this many of the oldest user turns with their answers (the context is full);
             the audios of the others keep their numbers.
-        continue_answer: leave the last message, an assistant's, open, so that the model goes on with it.
+        continue_answer: leave the last message, an assistant's, open, so that the model continues it.
 
     Raises:
-        ValueError: a message is malformed, or `audio_tokens` doesn't match the audios.
+        UserError: a message is malformed, or a task isn't about exactly one audio.
+        ValueError: `audio_tokens` doesn't match the audios.
     """
     if len(audio_tokens) != (count := len(conversation_audios(messages))):
         raise ValueError(f"The conversation has {count} audios, but token counts were given for {len(audio_tokens)}.")
     if messages and (task := messages[-1].get("task")) is not None:
         if count != 1:
-            raise ValueError(f"A task in tags is about one audio, not {count}.")
+            raise UserError("A task in tags is about one audio, not {count}.", count=count)
         chat = EncodedChat()
         _extend_audio(chat, tokenizer, 0, audio_tokens[0])
         chat.extend(encode_task(tokenizer, task))
         return chat
-    im_start, im_end = tokenizer.convert_tokens_to_ids([IM_START, IM_END])
+    im_start, im_end = token_ids(tokenizer, IM_START, IM_END)
     newline = encode_text(tokenizer, "\n")
     chat = EncodedChat()
 
@@ -141,8 +140,8 @@ def encode_conversation(
             continue
         open_turn(message["role"])
         is_assistant = message["role"] == "assistant"
-        if is_assistant and message.get("token_ids") is not None:
-            chat.extend(message["token_ids"], assistant=True)
+        if is_assistant and (generated := message.get("token_ids")) is not None:
+            chat.extend(generated, assistant=True)
         else:
             audio = _extend_parts(chat, tokenizer, parts, audio, audio_tokens, is_assistant)
         if continue_answer and position == len(messages) - 1:

@@ -1,17 +1,18 @@
-"""What a task is asked with, in words and in tags: the page asks it, and training and evaluation can ask the same.
+"""How each task is asked, in words and in tags; the page, training and evaluation all ask alike.
 
-The words are for chat models. A pretrained model knows only the tags (`tags.TaskPrompt`).
+Chat models are asked in words. A pretrained model knows only the tags (`tags.TaskPrompt`).
 """
 
 import re
 from dataclasses import dataclass, replace
 
+from .messages import Message, message_text
 from .tags import TaskPrompt
 
-UNKNOWN = "unknown"  # the label of what nobody can name: silence and noise
-DECLINE = "I can't tell what that is."  # and the answer to a question about it
+UNKNOWN = "unknown"  # label of what nobody can name: silence and noise
+DECLINE = "I can't tell what that is."  # the answer to a question about it
 
-# Languages that the tags know; their names in English and in Chinese.
+# The languages of the tags, with their names in English and in Chinese.
 LANGUAGE_NAMES = {
     "en": ("English", "英语"),
     "zh": ("Chinese", "中文"),
@@ -26,9 +27,9 @@ LANGUAGE_NAMES = {
 
 @dataclass(frozen=True)
 class TaskQuestion:
-    """A task in words, (English, Chinese), where `{language}` is the one to translate into; and in tags, if it has."""
+    """A task as text in English and Chinese, with `{language}` to translate into, and in tags if it has any."""
 
-    words: tuple[str, str]
+    text: tuple[str, str]
     tags: TaskPrompt | None = None
 
 
@@ -76,9 +77,9 @@ QUESTIONS = {
 }
 
 
-# Other ways to ask for a transcript; training asks in them, too.
+# Ways to ask for a transcript; training uses them all.
 TRANSCRIBE = (
-    QUESTIONS["transcribe"].words[0], "Transcribe the audio.", "Transcribe this audio.", "What is said in the audio?",
+    QUESTIONS["transcribe"].text[0], "Transcribe the audio.", "Transcribe this audio.", "What is said in the audio?",
     "Write down what is said.", "Please transcribe the speech.", "Convert the speech to text.", "What did they say?",
     "Give me the transcript.", "Recognize the speech and write it out.", "Type what you hear.",
 )  # fmt: skip
@@ -87,43 +88,41 @@ TRANSCRIBE = (
 _TRANSCRIBE_ONLY = re.compile(r"(please )?transcribe((?! and )[^.,:;?!])*[.!]?")
 
 
-def wants_transcript(message: dict) -> bool:
-    """Whether a message asks for the words of its audio and nothing else: in tags, or in words that say so."""
+def wants_transcript(message: Message) -> bool:
+    """Whether a message asks only for what is said in its audio, in tags or in words."""
     if message["role"] != "user":
         return False
     if (task := message.get("task")) is not None:
         return task.task == "transcribe" and not task.timestamps
-    content = message["content"]
-    parts = [content] if isinstance(content, str) else [part["text"] for part in content if part["type"] == "text"]
-    words = " ".join(parts).strip().lower()
-    known = (*TRANSCRIBE, QUESTIONS["transcribe"].words[1])
-    return words in {each.lower() for each in known} or _TRANSCRIBE_ONLY.fullmatch(words) is not None
+    text = message_text(message).strip().lower()
+    known = (*TRANSCRIBE, QUESTIONS["transcribe"].text[1])
+    return text in {question.lower() for question in known} or _TRANSCRIBE_ONLY.fullmatch(text) is not None
 
 
 def question(task: str, lang: str = "en", target: str = "en") -> str:
-    """The words for a task (a key of `QUESTIONS`) in `lang` ("en" or "zh"); `target` is what to translate into."""
+    """The question for a task (a key of `QUESTIONS`) in `lang`, "en" or "zh"; `target` is what to translate into."""
     index = 1 if lang == "zh" else 0
-    return QUESTIONS[task].words[index].format(language=LANGUAGE_NAMES[target][index])
+    return QUESTIONS[task].text[index].format(language=LANGUAGE_NAMES[target][index])
 
 
-def task_prompt(words: str, *, pretrained: bool) -> TaskPrompt | None:
-    """The tags to ask with in place of `words`; None where words are the way.
+def task_prompt(text: str, *, pretrained: bool) -> TaskPrompt | None:
+    """The tags to ask with instead of `text`; None where the text itself is to be asked.
 
-    Speech is taken to be in the language of the question, since tags must name one.
+    Speech is assumed to be in the language of the question, since tags must name one.
 
     Args:
-        words: what the user wrote; tags stand in for exactly the words of `question`.
-        pretrained: the model knows tags only: any other words become a question in tags. Otherwise tags are used only
-            for the times of words.
+        text: what the user wrote; only the exact text of a `question` is replaced.
+        pretrained: the model knows only tags, so that any other text becomes a question in tags. For other models tags
+            are used only for the times of words.
     """
-    task, prompt = _IN_TAGS.get(words, (None, None))
+    task, prompt = _IN_TAGS.get(text, (None, None))
     if not pretrained:
         return prompt if task == "words" else None
-    return prompt or TaskPrompt("question", question=words)
+    return prompt or TaskPrompt("question", question=text)
 
 
 def _in_tags() -> dict[str, tuple[str, TaskPrompt]]:
-    """Every question of a task that has tags: words → (task, tags)."""
+    """Every question of a task that has tags: text → (task, tags)."""
     known = {}
     for task, asked in QUESTIONS.items():
         if asked.tags is None:

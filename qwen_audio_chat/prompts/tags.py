@@ -1,19 +1,21 @@
 """The paper's multi-task format: a task as hierarchical tags, and the model's answer as structured data.
 
-Order of the tags (arXiv 2311.07919, section 2.2, in the spelling of the released tokenizer): transcription or
-analysis, audio language, task, text language, timestamps, output instruction. Which ids they have is the
-tokenizer's matter.
+Order of the tags (arXiv 2311.07919, section 2.2, spelled as in the released tokenizer): transcription or analysis,
+audio language, task, text language, timestamps, output instruction. Their ids are the tokenizer's business.
 """
 
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ..errors import UserError
+
 LANGUAGES = ("en", "zh", "de", "es", "ko", "fr", "ja", "it")
 TASKS = ("transcribe", "translate", "caption", "keyword", "question")
 SILENCE = "<|sil|>"
-_TIME = r"<\|(\d{1,2}\.\d{2})\|>"
-_TAG = re.compile(r"<\|[^|<>]*\|>")
+TIMES_BEGIN = "<|0.00|>"  # the first time of a transcript; it stands in the prompt
+TIME = re.compile(r"<\|(\d{1,2}\.\d{2})\|>")  # a time token; the group holds its seconds
+TAG = re.compile(r"<\|[^|<>]*\|>")
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class TaskPrompt:
         question: for task "question", what is asked.
 
     Raises:
-        ValueError: an unknown task, or a question missing or out of place.
+        UserError: the task is unknown, or a question is missing or out of place.
     """
 
     task: str
@@ -42,15 +44,15 @@ class TaskPrompt:
 
     def __post_init__(self):
         if self.task not in TASKS:
-            raise ValueError(f"Unknown task {self.task!r}: choose one of {', '.join(TASKS)}.")
+            raise UserError("Unknown task {task!r}: choose one of {tasks}.", task=self.task, tasks=", ".join(TASKS))
         if (self.task == "question") != (self.question is not None):
-            raise ValueError('The task "question" needs a question, and no other task takes one.')
+            raise UserError('The task "question" needs a question, and no other task takes one.')
 
     def pieces(self) -> list[tuple[str, bool]]:
         """The prompt after the audio as (text, is_tag) pairs: tags are control, a question is plain text."""
         opening = "startoftranscript" if self.task in ("transcribe", "translate") else "startofanalysis"
         names = [opening, self.audio_language]
-        if self.task == "question":
+        if self.question is not None:
             tags = [(f"<|{name}|>", True) for name in [*names, "question"]]
             return [*tags, (self.question, False), ("<|answer|>", True)]
         names += [self.task, self.text_language, "timestamps" if self.timestamps else "notimestamps"]
@@ -84,29 +86,29 @@ class Note:
 
 
 def default_audio_language(task: str, instruction: str | None = None) -> str:
-    """What a line of data that names no language holds: English speech, or for most analyses any sound."""
+    """The audio language where a line of data names none: English speech, or for most analyses any sound."""
     of_speech = instruction in ("emotion_recognition", "vocal_classification")
     return "unknown" if task in ("keyword", "caption") and not of_speech else "en"
 
 
 def strip_tags(text: str) -> str:
     """The text without any tag, spaces collapsed."""
-    return " ".join(_TAG.sub(" ", text).split())
+    return " ".join(TAG.sub(" ", text).split())
 
 
 def show_times(text: str) -> str:
     """The text for a reader: time tokens become plain seconds, other tags go."""
     apart = re.sub(r"(?<=\S)(?=<\|\d)|(?<=\d\|>)(?=[\w<])", " ", text)
-    return _TAG.sub("", re.sub(_TIME, r"\1", apart)).strip()
+    return TAG.sub("", TIME.sub(r"\1", apart)).strip()
 
 
 def parse_words(text: str) -> list[TimedWord]:
     """Words with times from a transcript such as `<|sil|><|0.54|>one<|0.86|>two<|1.17|>`.
 
-    A word stands between its start and its end; one token may end a word and start the next. The answer's first
-    time, `<|0.00|>`, is part of the prompt and is assumed where the text doesn't begin with a time.
+    A word stands between its start and its end; one token may end a word and start the next. The first time,
+    `<|0.00|>`, is part of the prompt and is assumed where the text doesn't begin with a time.
     """
-    pieces = re.split(_TIME, text)  # text, time, text, time, ..., text
+    pieces = TIME.split(text)  # text, time, text, time, ..., text
     words, start = [], 0.0
     for i in range(0, len(pieces) - 1, 2):
         end = float(pieces[i + 1])
@@ -118,7 +120,7 @@ def parse_words(text: str) -> list[TimedWord]:
 
 
 def write_words(words: Iterable[TimedWord]) -> str:
-    """Words as an answer gives them, after the prompt's `<|0.00|>`: `<|sil|><|0.56|>one<|0.88|>two<|1.20|>`."""
+    """Words as a model writes them after the prompt's `<|0.00|>`: `<|sil|><|0.56|>one<|0.88|>two<|1.20|>`."""
     text, clock = "", 0.0
     for word in words:
         if word.start - clock >= 0.005:
@@ -131,9 +133,9 @@ def write_words(words: Iterable[TimedWord]) -> str:
 def time_spans(text: str) -> list[tuple[float, float]]:
     """(start, end) pairs of a grounding answer: `... starts at <|2.33|> seconds and ends at <|3.26|> seconds.`
 
-    An odd number of times, or an end before its start, names no span.
+    An odd number of times, or an end before its start, gives no span.
     """
-    times = [float(t) for t in re.findall(_TIME, text)]
+    times = [float(t) for t in TIME.findall(text)]
     if len(times) % 2:
         return []
     return [(a, b) for a, b in zip(times[::2], times[1::2], strict=True) if a < b]

@@ -1,14 +1,17 @@
-"""Tokenizers: Qwen's built from `qwen.tiktoken`, and the special tokens that any tokenizer needs for Qwen-Audio.
+"""Tokenizers: Qwen's, built from `qwen.tiktoken`, and the special tokens that any tokenizer needs for Qwen-Audio.
 
-The tokenizer is always transformers' fast tokenizer; which tags it knows, and their ids, are its own matter.
+A tokenizer is always a fast tokenizer of transformers; it decides which tags it knows and what their ids are.
 """
 
 import base64
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 from tokenizers import Tokenizer, normalizers
 from transformers import PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import TikTokenConverter
+
+from ..errors import UserError
 
 AUDIO_START, AUDIO_END, AUDIO_PLACEHOLDER = "<audio>", "</audio>", "[[[AUDIO:modality]]]"
 END_OF_TEXT, IM_START, IM_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
@@ -62,7 +65,7 @@ def tokenizer_from_tiktoken(path: str | Path) -> PreTrainedTokenizerFast:
     """Build Qwen-Audio's tokenizer from the official `qwen.tiktoken` (lines "base64 rank").
 
     Raises:
-        ValueError: the file is not a whole tiktoken vocabulary.
+        UserError: the file is not a complete tiktoken vocabulary.
     """
     ranks = {}
     try:
@@ -70,12 +73,12 @@ def tokenizer_from_tiktoken(path: str | Path) -> PreTrainedTokenizerFast:
             token, rank = line.split()
             ranks[base64.b64decode(token)] = int(rank)
     except ValueError as error:
-        raise ValueError(f"{path} is not a tiktoken vocabulary: download the model's files again.") from error
+        raise UserError("{path} is not a tiktoken vocabulary: download the model's files again.", path=path) from error
     if sorted(ranks.values()) != list(range(len(ranks))) or len(ranks) < 256:
-        raise ValueError(f"{path} is incomplete: download the model's files again.")
+        raise UserError("{path} is incomplete: download the model's files again.", path=path)
 
     converter = TikTokenConverter(pattern=SPLIT_PATTERN, extra_special_tokens=special_tokens())
-    converter.load_tiktoken_bpe = lambda _: ranks  # read above, so that tiktoken isn't needed
+    converter.load_tiktoken_bpe = lambda tiktoken_url: ranks  # read above, which saves the dependency on tiktoken
     backend = converter.converted()
     backend.normalizer = normalizers.NFC()
     return PreTrainedTokenizerFast(
@@ -83,13 +86,20 @@ def tokenizer_from_tiktoken(path: str | Path) -> PreTrainedTokenizerFast:
     )
 
 
+def token_ids(tokenizer: PreTrainedTokenizerFast, *tokens: str) -> list[int]:
+    """Ids of special tokens; the id of the unknown token, or None, for a token that the tokenizer lacks."""
+    return list(tokenizer.convert_tokens_to_ids(list(tokens)))  # pyright: ignore[reportArgumentType]  a list for a list
+
+
+_PLAIN_TOKENIZERS: "WeakKeyDictionary[PreTrainedTokenizerFast, Tokenizer]" = WeakKeyDictionary()
+
+
 def plain_tokenizer(tokenizer: PreTrainedTokenizerFast) -> Tokenizer:
     """The same vocabulary without any special token: whatever it encodes stays text. Built once per tokenizer."""
-    plain = getattr(tokenizer, "_plain_tokenizer", None)
+    plain = _PLAIN_TOKENIZERS.get(tokenizer)
     if plain is None:
         backend = tokenizer.backend_tokenizer
-        plain = Tokenizer(backend.model)
+        plain = _PLAIN_TOKENIZERS[tokenizer] = Tokenizer(backend.model)
         plain.normalizer = backend.normalizer
         plain.pre_tokenizer = backend.pre_tokenizer
-        tokenizer._plain_tokenizer = plain
     return plain

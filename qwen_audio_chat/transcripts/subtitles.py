@@ -6,13 +6,13 @@ from dataclasses import replace
 
 from ..prompts.tags import TimedWord
 
-CUE_SECONDS = 5.0  # words are joined to subtitles of at most so long
-CUE_CHARACTERS = 42  # and at most so many characters, one line as broadcasters set it
-PAUSE_SECONDS = 0.8  # a longer silence ends a subtitle
+MAX_CUE_SECONDS = 5.0
+MAX_CUE_CHARACTERS = 42  # one line, as broadcasters set it
+MAX_PAUSE_SECONDS = 0.8  # a longer silence ends a cue
 
 
 def shifted(words: Iterable[TimedWord], seconds: float) -> list[TimedWord]:
-    """The words that many seconds later: from the time of a piece to that of the whole audio."""
+    """The words shifted by some seconds: from the clock of a piece to that of the whole audio."""
     return [replace(word, start=word.start + seconds, end=word.end + seconds) for word in words]
 
 
@@ -22,21 +22,22 @@ def join(left: str, right: str) -> str:
 
 
 def cues(words: Iterable[TimedWord]) -> list[TimedWord]:
-    """Words joined to subtitles of one line each."""
+    """Words joined to cues of one line each."""
     joined: list[TimedWord] = []
     for word in words:
-        last = joined[-1] if joined else None
-        text = join(last.word, word.word) if last else word.word
-        fits = last and len(text) <= CUE_CHARACTERS and word.end - last.start <= CUE_SECONDS
-        if fits and word.start - last.end <= PAUSE_SECONDS:
-            joined[-1] = TimedWord(last.start, word.end, text)
-        else:
-            joined.append(word)
+        if joined:
+            cue = joined[-1]
+            text = join(cue.word, word.word)
+            fits = len(text) <= MAX_CUE_CHARACTERS and word.end - cue.start <= MAX_CUE_SECONDS
+            if fits and word.start - cue.end <= MAX_PAUSE_SECONDS:
+                joined[-1] = TimedWord(cue.start, word.end, text)
+                continue
+        joined.append(word)
     return joined
 
 
 def to_srt(lines: Iterable[TimedWord]) -> str:
-    """A SubRip file with one subtitle for each line."""
+    """A SubRip file with one cue per line."""
     return "".join(
         f"{number}\n{_clock(line.start, ',')} --> {_clock(line.end, ',')}\n{line.word}\n\n"
         for number, line in enumerate(lines, start=1)
@@ -44,7 +45,7 @@ def to_srt(lines: Iterable[TimedWord]) -> str:
 
 
 def to_vtt(lines: Iterable[TimedWord]) -> str:
-    """A WebVTT file with one subtitle for each line; `<` and `&` are escaped, as the format demands."""
+    """A WebVTT file with one cue per line; `<` and `&` are escaped, as the format demands."""
     escape = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
     body = "".join(
         f"{_clock(line.start, '.')} --> {_clock(line.end, '.')}\n{line.word.translate(escape)}\n\n" for line in lines

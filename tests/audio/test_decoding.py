@@ -221,7 +221,7 @@ def test_tiny_clips(num_samples):
     assert len(load_audio((clip, 8000))) == 2 * num_samples
 
 
-# One clear sentence for what cannot be read.
+# One clear sentence for what can't be read.
 
 
 def wav_of(samples: np.ndarray, rate: int = SAMPLE_RATE) -> bytes:
@@ -245,7 +245,7 @@ def wav_of(samples: np.ndarray, rate: int = SAMPLE_RATE) -> bytes:
         (".", "no audio file"),
         ("http://127.0.0.1:9/a.wav", "no audio file"),
         ("a\0b.wav", "no audio file"),
-        ("a" * 5000, "cannot be read"),
+        ("a" * 5000, "can't be read"),
         (io.StringIO("text"), "binary mode"),
         (3.5, "not float"),
         (np.zeros((2, 2, 2)), "one or two dimensions"),
@@ -374,7 +374,7 @@ import sys
 from qwen_audio_chat.audio import decoding
 av_open = decoding.av.open
 options = {"safe": "0", "protocol_whitelist": "file"}
-decoding.av.open = lambda file, **_: av_open(file, format="concat", container_options=options)
+decoding.av.open = lambda file, *_, **__: av_open(file, format="concat", container_options=options)
 if sys.argv.pop() == "unlimited":
     decoding._limit = lambda *_: None
 decoding._main()

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from qwen_audio_chat.ctc.beam_search import beam_search
-from qwen_audio_chat.ctc.prefix_scores import Candidates, Prefixes
+from qwen_audio_chat.ctc.joint_scorer import Candidates
+from qwen_audio_chat.ctc.prefix_scores import Prefixes
 from qwen_audio_chat.engine.cache import KeyValueCache
 from qwen_audio_chat.engine.sampling import GenerationOptions
 from qwen_audio_chat.prompts.conversation import Conversation
@@ -25,7 +26,7 @@ class Written:
     def get_seq_length(self) -> int:
         return len(self.tokens)
 
-    def follow(self, other, shared) -> None:
+    def copy_from(self, other, shared) -> None:
         assert self.tokens[:shared] == other.tokens[:shared] or not self.tokens
         self.tokens = other.tokens
 
@@ -57,14 +58,14 @@ def endless(logits, texts):
     return score_candidates(logits - 50 * torch.eye(logits.shape[1])[STOP], texts)
 
 
-GUIDE = SimpleNamespace(begin=begin, score_candidates=score_candidates, stop_ids={STOP})
+SCORER = SimpleNamespace(begin=begin, score_candidates=score_candidates, stop_ids={STOP})
 ENDLESS = SimpleNamespace(begin=begin, score_candidates=endless, stop_ids={STOP})
 
 
-def search(prompt, width, is_cancelled=lambda: False, limit=LIMIT, open_tokens=LIMIT):
+def search(prompt, width, is_cancelled=lambda: False, limit=LIMIT, max_unsettled=LIMIT):
     cache = Written()
     cache.tokens = prompt
-    found = beam_search(step, logits_after(prompt), cache, GUIDE, limit, is_cancelled, width, open_tokens)
+    found = beam_search(step, logits_after(prompt), cache, SCORER, limit, is_cancelled, width, max_unsettled)
     return list(found), cache
 
 
@@ -96,7 +97,7 @@ def test_width_one_is_greedy_and_more_find_better_answers():
 
 
 def test_a_word_is_told_after_so_many_more():
-    for open_tokens in (1, 3):
+    for max_unsettled in (1, 3):
         fed = []
 
         def counted(tokens, caches, fed=fed):
@@ -105,18 +106,18 @@ def test_a_word_is_told_after_so_many_more():
 
         cache = Written()
         cache.tokens = (6,)
-        for told, _ in enumerate(
-            beam_search(counted, logits_after((6,)), cache, ENDLESS, 30, lambda: False, 4, open_tokens), 1
+        for emitted, _ in enumerate(
+            beam_search(counted, logits_after((6,)), cache, ENDLESS, 30, lambda: False, 4, max_unsettled), 1
         ):
-            assert len(fed) < told + open_tokens
-        assert told == 30 and max(fed) == min(4, 3**open_tokens)
+            assert len(fed) < emitted + max_unsettled
+        assert emitted == 30 and max(fed) == min(4, 3**max_unsettled)
 
 
 def test_what_is_spelled_alike_is_one_hypothesis():
     def alike(logits, texts):
-        proposals = score_candidates(logits, texts)
-        proposals.spellings[2 :: 1 + len(WORDS)] = proposals.spellings[3 :: 1 + len(WORDS)]
-        return proposals
+        candidates = score_candidates(logits, texts)
+        candidates.spellings[2 :: 1 + len(WORDS)] = candidates.spellings[3 :: 1 + len(WORDS)]
+        return candidates
 
     scorer = SimpleNamespace(begin=begin, score_candidates=alike, stop_ids={STOP})
     widths = []
@@ -132,9 +133,9 @@ def test_what_is_spelled_alike_is_one_hypothesis():
 def test_it_ends_at_the_limit_and_when_cancelled():
     assert len(list(beam_search(step, logits_after(()), Written(), ENDLESS, 7, lambda: False, 3))) == 7
     asked = iter([False, False, True])
-    told = list(beam_search(step, logits_after(()), Written(), ENDLESS, 7, lambda: next(asked), 3))
-    assert len(told) <= 3
-    assert told == list(beam_search(step, logits_after(()), Written(), ENDLESS, 7, lambda: False, 3))[: len(told)]
+    emitted = list(beam_search(step, logits_after(()), Written(), ENDLESS, 7, lambda: next(asked), 3))
+    assert len(emitted) <= 3
+    assert emitted == list(beam_search(step, logits_after(()), Written(), ENDLESS, 7, lambda: False, 3))[: len(emitted)]
 
 
 def test_a_cache_that_follows_another_holds_the_same_and_goes_its_own_way():

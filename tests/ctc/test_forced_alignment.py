@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from qwen_audio_chat.answering import TaskReply
+from qwen_audio_chat.audio.audio import Audio
 from qwen_audio_chat.ctc.forced_alignment import forced_alignment, word_times
 from qwen_audio_chat.engine.sampling import GenerationOptions
 from qwen_audio_chat.prompts.tags import TaskPrompt, TimedWord, parse_words, write_words
 from qwen_audio_chat.training.alignment import CTC_ALPHABET
+from qwen_audio_chat.transcripts.task_reply import TaskReply
 from qwen_audio_chat.transcripts.timed_words import readable
 
 
@@ -75,7 +76,7 @@ def test_numbers_in_digits_are_neither_lost_nor_beyond_the_end():
 
 def test_a_model_that_spells_answers_with_times(tiny_chat, clip):
     task, options = TaskPrompt("transcribe", timestamps=True), GenerationOptions(max_new_tokens=6)
-    reply = TaskReply(tiny_chat, task, clip(3.0), options).finish()
+    reply = TaskReply(tiny_chat, task, Audio.load(clip(3.0)), options).finish()
     words = parse_words(reply.text)
     assert reply.text.startswith("<|0.00|>") and words
     assert all(0 <= word.start <= word.end <= 3 for word in words)

@@ -8,9 +8,11 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from qwen_audio_chat.ctc.prefix_scores import CTCPrefixScorer, JointScorer, joint_scorer_for
+from qwen_audio_chat.ctc.joint_scorer import JointScorer, joint_scorer_for
+from qwen_audio_chat.ctc.prefix_scores import CTCPrefixScorer
 from qwen_audio_chat.loading import POCKET
 from qwen_audio_chat.prompts.conversation import Conversation
+from qwen_audio_chat.prompts.messages import user_message
 from qwen_audio_chat.prompts.questions import TRANSCRIBE, task_prompt, wants_transcript
 from qwen_audio_chat.training.alignment import CTC_ALPHABET
 
@@ -40,7 +42,7 @@ def test_scores_are_those_of_all_alignments_counted_one_by_one():
         for letter in text:
             scorer.extend(state, [[letter]])
         beginnings = sum(p for other, p in texts.items() if other[: len(text)] == text)
-        assert state.whole().exp().item() == pytest.approx(texts[text], rel=1e-5)
+        assert state.complete().exp().item() == pytest.approx(texts[text], rel=1e-5)
         assert state.total.exp().item() == pytest.approx(beginnings, rel=1e-5)
 
 
@@ -75,7 +77,7 @@ def test_scores_hold_where_probabilities_are_too_small_for_numbers():
         scorer.extend(state, [[letter]])
     assert begun < -750  # beyond what a float64 can hold
     assert state.total.item() == pytest.approx(begun.item(), rel=1e-6)
-    assert state.whole() < state.total - 500  # it is not the end
+    assert state.complete() < state.total - 500  # it is not the end
 
 
 def follow(tokenizer, log_probs, scores: torch.Tensor, limit: int = 12, **settings) -> str:
@@ -124,7 +126,7 @@ def test_what_is_silent_is_never_written(tokenizer):
 
 def test_only_a_question_for_the_words_is_guided():
     def asks(text):
-        return wants_transcript(Conversation().ask(text, [b""])[-1])
+        return wants_transcript(user_message(text, [b""]))
 
     assert all(map(asks, TRANSCRIBE)) and asks("transcribe what she says") and asks("这段语音说了什么？")
     assert not asks("Transcribe the audio and say which language it is.")

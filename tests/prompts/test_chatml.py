@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from qwen_audio_chat.prompts.chatml import encode_conversation, encode_text
 from qwen_audio_chat.prompts.conversation import Conversation
-from qwen_audio_chat.prompts.messages import conversation_audios
+from qwen_audio_chat.prompts.messages import assistant_message, conversation_audios, user_message
 
 
 def show(tokenizer, chat) -> str:
@@ -14,7 +14,7 @@ def show(tokenizer, chat) -> str:
 
 
 def test_numbers_run_through_the_conversation(tiny_tokenizer):
-    conversation = Conversation().ask("one?", ["a", "b"]).answer("yes").ask("two?", ["c"])
+    conversation = [user_message("one?", ["a", "b"]), assistant_message("yes"), user_message("two?", ["c"])]
     chat = encode_conversation(tiny_tokenizer, conversation, [[0], [0], [0]])
     assert show(tiny_tokenizer, chat) == (
         "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
@@ -26,7 +26,7 @@ def test_numbers_run_through_the_conversation(tiny_tokenizer):
 
 
 def test_dropped_turns_leave_the_numbers(tiny_tokenizer):
-    conversation = Conversation().ask("one?", ["a", "b"]).answer("yes").ask("two?", ["c"])
+    conversation = [user_message("one?", ["a", "b"]), assistant_message("yes"), user_message("two?", ["c"])]
     chat = encode_conversation(tiny_tokenizer, conversation, [[1], [1], [2, 3]], drop_turns=1)
     assert "Audio 3:" in show(tiny_tokenizer, chat) and "Audio 1" not in show(tiny_tokenizer, chat)
     assert [(slot.audio, slot.piece, slot.end - slot.start) for slot in chat.slots] == [(2, 0, 2), (2, 1, 3)]
@@ -34,7 +34,7 @@ def test_dropped_turns_leave_the_numbers(tiny_tokenizer):
 
 def test_slots_are_the_placeholders(tiny_tokenizer):
     placeholder = tiny_tokenizer.convert_tokens_to_ids("[[[AUDIO:modality]]]")
-    conversation = Conversation().ask("x", ["a", "b"])
+    conversation = [user_message("x", ["a", "b"])]
     chat = encode_conversation(tiny_tokenizer, conversation, [[4], [2, 5]])
     inside = {i for slot in chat.slots for i in range(slot.start, slot.end)}
     assert inside == {i for i, token in enumerate(chat.input_ids) if token == placeholder} and len(inside) == 11
@@ -83,7 +83,7 @@ def test_malformed_messages_are_refused(tiny_tokenizer, message):
 
 def test_wrong_number_of_token_counts_is_refused(tiny_tokenizer):
     with pytest.raises(ValueError, match="1 audios"):
-        encode_conversation(tiny_tokenizer, Conversation().ask("q", ["a"]), [])
+        encode_conversation(tiny_tokenizer, [user_message("q", ["a"])], [])
 
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from qwen_audio_chat.answering import TaskReply, task_message
-from qwen_audio_chat.audio.cutting import pieces
+from qwen_audio_chat.audio.audio import Audio
 from qwen_audio_chat.engine.sampling import GenerationOptions
 from qwen_audio_chat.prompts.chatml import encode_conversation, encode_task
 from qwen_audio_chat.prompts.questions import QUESTIONS, question, task_prompt
 from qwen_audio_chat.prompts.tags import TaskPrompt
+from qwen_audio_chat.transcripts.task_reply import TaskReply, task_message
 
 
 def test_a_pretrained_model_is_asked_in_tags():
@@ -40,8 +40,8 @@ def test_a_long_audio_is_asked_about_piece_by_piece(tiny_chat, clip):
     tiny_chat.model.ctc_head = None  # a model that writes the times itself
     audio = np.concatenate([clip(29), 0 * clip(1), clip(12, 880)])
     options, task = GenerationOptions(max_new_tokens=6), TaskPrompt("transcribe", timestamps=True)
-    whole = TaskReply(tiny_chat, task, audio, options).finish()
-    alone = [tiny_chat.stream([task_message(task, piece)], options).finish() for _, piece in pieces(audio)]
+    whole = TaskReply(tiny_chat, task, Audio.load(audio), options).finish()
+    alone = [tiny_chat.stream([task_message(task, piece)], options).finish() for piece in Audio.load(audio).pieces()]
     assert len(alone) == 2
     assert whole.text == "".join(f"<|0.00|>{reply.text}" for reply in alone)
     zero = tiny_chat.tokenizer.convert_tokens_to_ids("<|0.00|>")

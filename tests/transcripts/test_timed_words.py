@@ -2,7 +2,7 @@
 
 from qwen_audio_chat.prompts.tags import TimedWord
 from qwen_audio_chat.transcripts.subtitles import cues, to_srt, to_vtt
-from qwen_audio_chat.transcripts.timed_words import meant_audio, readable, spans, timed_words
+from qwen_audio_chat.transcripts.timed_words import readable, spans, timed_words
 
 
 def test_grounding_names_a_span_and_stays_a_sentence():
@@ -15,14 +15,6 @@ def test_grounding_names_a_span_and_stays_a_sentence():
 def test_chinese_words_join_without_spaces_english_with():
     assert readable("<|0.00|>面<|0.30|>条<|0.60|>机<|0.90|>") == "面条机"
     assert readable("<|0.00|>one<|0.30|>two<|0.60|>") == "one two"
-
-
-def test_the_audio_that_is_named_else_the_only_one_else_the_last():
-    assert meant_audio("When is it said in Audio 2?", [1, 2, 3], 3) == 2
-    assert meant_audio("音频 1 呢？", [], 2) == 1
-    assert meant_audio("When?", [4], 4) == 4
-    assert meant_audio("When in Audio 9?", [1, 2], 2) == 2
-    assert meant_audio("When?", [], 0) is None
 
 
 def test_subtitles_break_at_pauses_and_escape_markup():
