@@ -1,4 +1,4 @@
-"""Opens the page: `python web_demo.py`, in a notebook `import web_demo; web_demo.launch()`, and as a hosted Space."""
+"""Opens the page: `python web_demo.py`, `import web_demo; web_demo.launch()` in a notebook, and as a hosted Space."""
 
 import sys
 

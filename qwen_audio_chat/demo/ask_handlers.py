@@ -1,144 +1,126 @@
-"""A visitor says something: what is in the box, an example of the gallery, or a task put into the box."""
+"""A visitor asks something: what is in the box, an example of the gallery, or a task put into the box."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
-import numpy as np
 
-from ..audio.cutting import split_audio
-from ..audio.decoding import SAMPLE_RATE, AudioError, load_audio
-from ..audio.features import TOKENS_PER_SECOND, num_audio_tokens
-from ..chat import ModelInfo
-from ..prompts.questions import question
-from . import render
+from ..audio.audio import Audio
+from ..errors import UserError
+from ..prompts.questions import question as task_question
 from .error_texts import explain
-from .page_state import PageContext
-from .texts import duration, text
-from .visitors import Clip, Forgotten, Visitor
+from .examples import Example
+from .page_audio import audio_parts, load_fitting, question_message
+from .page_state import PageState
+from .texts import text
+from .visitors import Job, Visitor
 
 MAX_AUDIOS = 20  # in one message
 MAX_CHARACTERS = 20_000
 
 
-class Messages:
-    """Handlers of what comes in."""
+class AskHandlers:
+    """Handlers of new questions."""
 
-    def __init__(self, context: PageContext, examples: list[dict]):
-        self.context = context
+    def __init__(self, page: PageState, examples: Sequence[Example]):
+        self.page = page
         self.examples = examples
 
-    def submit(self, message: dict, shows_talk: bool, request: gr.Request) -> Iterator[tuple]:
+    def submit(self, message: dict, shows_conversation: bool, request: gr.Request) -> Iterator[tuple]:
         """Take what is in the box. What can't be used stays there, with a sentence that says why.
 
         Args:
-            shows_talk: whether the page shows a conversation.
+            shows_conversation: whether the page shows a conversation.
         """
-        visitor, lang = self.context.visitor(request)
-        words, files = (message["text"] or "").strip(), [Path(file) for file in message["files"] or []]
-        if reason := self._not_now(visitor, shows_talk):
-            yield self.context.refused(text(reason, lang))
-        elif not words and not files:
-            yield self.context.refused(text("empty", lang))
+        visitor, lang = self.page.visitor(request)
+        question, files = (message["text"] or "").strip(), [Path(file) for file in message["files"] or []]
+        if reason := self._refusal(visitor, shows_conversation):
+            yield self.page.refuse(text(reason, lang))
+        elif not question and not files:
+            yield self.page.refuse(text("empty", lang))
         elif len(files) > MAX_AUDIOS:
-            yield self.context.refused(text("many_files", lang, limit=MAX_AUDIOS))
-        elif len(words) > MAX_CHARACTERS:
-            yield self.context.refused(text("long_text", lang, limit=f"{MAX_CHARACTERS:,}"))
+            yield self.page.refuse(text("many_files", lang, limit=MAX_AUDIOS))
+        elif len(question) > MAX_CHARACTERS:
+            yield self.page.refuse(text("long_text", lang, limit=f"{MAX_CHARACTERS:,}"))
         else:
-            yield from self._take(visitor, lang, words, files)
+            yield from self._ask(visitor, lang, question, files)
 
-    def _not_now(self, visitor: Visitor, shows_talk: bool = False) -> str | None:
-        """Why no new question is taken at the moment."""
-        return "busy" if visitor.answering else self.context.not_now(visitor, shows_talk=shows_talk)
+    def _refusal(self, visitor: Visitor, shows_conversation: bool = False) -> str | None:
+        """Why no new question is taken now: one at a time, once the last one is answered."""
+        return "busy" if visitor.is_answering else self.page.refusal(visitor, shows_conversation=shows_conversation)
 
-    def _take(self, visitor: Visitor, lang: str, words: str, files: list[Path]) -> Iterator[tuple]:
-        dropped = visitor.begin_reading()
-        if dropped is None:
-            yield self.context.refused(text("busy", lang))
+    def _ask(self, visitor: Visitor, lang: str, question: str, files: list[Path]) -> Iterator[tuple]:
+        job = visitor.begin_reading()
+        if job is None:
+            yield self.page.refuse(text("busy", lang))
             return
-        visitor.is_open = True  # an empty page may go on after the server began anew
+        visitor.in_sync = True  # an empty page stays usable after a restart of the server
         try:
-            yield from self._read(visitor, dropped, lang, words, files)
-        except Forgotten:
-            return  # the page is gone, or shows already that everything is deleted
+            yield from self._read(visitor, job, lang, question, files)
         finally:
-            if visitor.dropped == dropped:
-                visitor.reading = False
+            visitor.end_job(job)
 
-    def _read(self, visitor: Visitor, dropped: int, lang: str, words: str, files: list[Path]) -> Iterator[tuple]:
-        """Nothing is yielded within the visitor's lock: Gradio goes on with a generator in another thread."""
+    def _read(self, visitor: Visitor, job: Job, lang: str, question: str, files: list[Path]) -> Iterator[tuple]:
+        """Read the files and request an answer; end silently if the job was dropped: the page is gone, or is empty.
+
+        Nothing is yielded while the visitor's lock is held, because Gradio resumes a generator in another thread.
+        """
         names = [visitor.names.get(file, file.name) for file in files]
-        waveforms, loading = [], load_fitting(files, self.context.chat.info, lang)
+        audios: list[Audio] = []
+        loading = load_fitting(files, self.page.chat.info.context_limit)
         for file, name in zip(files, names, strict=True):
-            with visitor.keeping(dropped):
+            with visitor.lock:
+                if visitor.job is not job:
+                    return
                 visitor.remember_upload(file)
-            reading = text("decoding", lang, name=name) + " …"
-            yield gr.skip(), gr.skip(), self.context.status(activity=reading), gr.skip()
+            activity = text("decoding", lang, name=name) + " …"
+            yield gr.skip(), gr.skip(), self.page.status(activity=activity), gr.skip()
             try:
-                waveforms.append(next(loading))
-            except AudioError as error:
-                with visitor.keeping(dropped):  # a file is gone with everything else
-                    refused = self.context.refused(text("bad_file", lang, name=name, error=explain(error, lang)))
-                yield refused
-                yield gr.skip(), gr.skip(), self.context.status(visitor), gr.skip()
+                audios.append(next(loading))
+            except UserError as error:
+                with visitor.lock:
+                    if visitor.job is not job:  # the file was deleted with everything else
+                        return
+                    refusal = self.page.refuse(text("bad_file", lang, name=name, error=explain(error, lang)))
+                yield refusal
+                yield gr.skip(), gr.skip(), self.page.status(visitor), gr.skip()
                 return
-        clips = []
-        for name, waveform in zip(names, waveforms, strict=True):
-            with visitor.keeping(dropped):
-                clips.append(visitor.add_clip(name, waveform))
-        words = words or question("hear" if len(clips) == 1 else "hear_each", self._spoken(lang))
-        with visitor.keeping(dropped):
-            visitor.conversation.append(user_message(words, clips))
-            view = self.context.due(visitor, lang, {"text": "", "files": []})
+        parts = []
+        for name, audio in zip(names, audios, strict=True):
+            part = visitor.add_audio(name, audio, job)
+            if part is None:
+                return
+            parts.append(part)
+        question = question or task_question("hear" if len(parts) == 1 else "hear_each", self._question_language(lang))
+        with visitor.lock:
+            if visitor.job is not job:
+                return
+            visitor.conversation.append(question_message(question, parts))
+            view = self.page.request_answer(visitor, lang, {"text": "", "files": []})
         yield view
 
-    def _spoken(self, lang: str) -> str:
-        """The language to ask the model in: the pocket model knows English questions only."""
-        return "en" if self.context.chat.info.is_pocket else lang
+    def _question_language(self, lang: str) -> str:
+        """The language to ask the model in: the pocket model understands only English questions."""
+        return "en" if self.page.chat.info.is_pocket else lang
 
     def example(self, event: gr.SelectData, request: gr.Request) -> Iterator[tuple]:
-        """Ask a ready example."""
-        visitor, lang = self.context.visitor(request)
-        if reason := self._not_now(visitor):
-            yield self.context.refused(text(reason, lang))
+        """Ask the question of a gallery card."""
+        visitor, lang = self.page.visitor(request)
+        if reason := self._refusal(visitor):
+            yield self.page.refuse(text(reason, lang))
             return
-        chosen = self.examples[event.index]
-        words = chosen["question"][self._spoken(lang)]
-        yield from self._take(visitor, lang, words, [Path(file) for file in chosen["files"]])
+        example = self.examples[event.index]
+        question = example["question"][self._question_language(lang)]
+        yield from self._ask(visitor, lang, question, [Path(file) for file in example["files"]])
 
-    def fill_in(self, task: str):
+    def fill_in(self, task: str) -> Callable:
         """Make the handler that puts a task's question into the box, for the visitor to send or to change."""
 
         def fill(message: dict, target: str, request: gr.Request):
-            visitor, lang = self.context.visitor(request)
-            if not message["files"] and not any(map(render.message_clips, visitor.conversation)):
+            visitor, lang = self.page.visitor(request)
+            if not message["files"] and not any(map(audio_parts, visitor.conversation)):
                 gr.Info(text("add_audio", lang), title="")
-            return gr.update(value={"text": question(task, self._spoken(lang), target), "files": message["files"]})
+            question = task_question(task, self._question_language(lang), target)
+            return gr.update(value={"text": question, "files": message["files"]})
 
         return fill
-
-
-def user_message(words: str, clips: list[Clip]) -> dict:
-    """A user's message whose audio parts also carry their `Clip`."""
-    audios = [{"type": "audio", "audio": str(clip.wav), "clip": clip} for clip in clips]
-    return {"role": "user", "content": [*audios, {"type": "text", "text": words}]}
-
-
-def load_fitting(sources: Iterable[Any], info: ModelInfo, lang: str) -> Iterator[np.ndarray]:
-    """Waveforms of the audios of one message, one after the other, while there may be room for them in the model.
-
-    So nobody fills the memory with what would be refused at last: a small file can hold hours of silence.
-
-    Raises:
-        AudioError: an audio can't be used, or together they need more tokens than the model holds.
-    """
-    tokens = seconds = 0
-    for source in sources:
-        waveform = load_audio(source)
-        tokens += sum(num_audio_tokens(len(piece)) for piece in split_audio(waveform))
-        seconds += len(waveform) / SAMPLE_RATE
-        if tokens > info.context_limit:
-            limit = info.context_limit / TOKENS_PER_SECOND
-            raise AudioError(text("long_audio", lang, seconds=duration(seconds), limit=duration(limit)))
-        yield waveform

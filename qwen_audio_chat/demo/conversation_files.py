@@ -1,38 +1,83 @@
-"""Conversations as files: Markdown to read, JSON with the audios to go on with."""
+"""Conversations as files: Markdown to read, JSON with the audios to import again."""
 
 import base64
-import binascii
+import codecs
 import json
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
+from pydantic import BaseModel, Discriminator, Tag, TypeAdapter, ValidationError
+
+from ..errors import UserError
 from ..prompts.conversation import Conversation
+from ..prompts.messages import AudioPart, Message, assistant_message, message_text
 from ..transcripts.timed_words import readable
-from .ask_handlers import MAX_CHARACTERS, load_fitting, user_message
-from .render import message_clips, message_text, walk
+from .ask_handlers import MAX_CHARACTERS
+from .page_audio import load_fitting, number_audios, page_audios, question_message
 from .texts import duration, text
-from .visitors import Visitor
+from .visitors import Job, Visitor
 
 FORMAT = "qwen-audio-chat conversation"
 VERSION = 1
 MAX_MESSAGES = 1000
 MAX_AUDIOS = 100
-_DAMAGED = (
-    KeyError,
-    TypeError,
-    AttributeError,
-    RecursionError,
-    UnicodeDecodeError,
-    UnicodeEncodeError,
-    json.JSONDecodeError,
-    binascii.Error,
-)
+MAX_NAME_CHARACTERS = 200
 _SUFFIX = {"markdown": "md", "json": "json"}
+
+
+class _File(BaseModel):
+    format: str
+    messages: Any = None
+
+
+class _Audio(BaseModel):
+    type: Literal["audio"]
+    name: str
+    wav: str  # an audio file in base64
+
+
+class _Text(BaseModel):
+    type: Literal["text"]
+    text: str
+
+
+class _Unknown(BaseModel):
+    """A part of a later version; it is left out."""
+
+    type: str
+
+
+def _kind(part: Any) -> str:
+    kind = part.get("type") if isinstance(part, dict) else None
+    return kind if kind in ("audio", "text") else "unknown"
+
+
+class _Message(BaseModel):
+    role: str
+    content: list[
+        Annotated[
+            Annotated[_Audio, Tag("audio")] | Annotated[_Text, Tag("text")] | Annotated[_Unknown, Tag("unknown")],
+            Discriminator(_kind),
+        ]
+    ]
+
+    @property
+    def audios(self) -> list[_Audio]:
+        return [part for part in self.content if isinstance(part, _Audio)]
+
+    @property
+    def text(self) -> str:
+        return "".join(part.text for part in self.content if isinstance(part, _Text))
+
+
+_MESSAGES = TypeAdapter(list[_Message])
 
 
 def write(visitor: Visitor, kind: str, lang: str) -> Path:
     """Write the conversation as "markdown" or "json" into the visitor's folder and return the path."""
-    with visitor.lock:  # nothing is written once everything is deleted
+    with visitor.lock:  # so that nothing is written after everything was deleted
         content = to_markdown(visitor.conversation, lang) if kind == "markdown" else to_json(visitor.conversation)
         folder = visitor.folder / secrets.token_hex(8)
         folder.mkdir(parents=True)
@@ -41,81 +86,90 @@ def write(visitor: Visitor, kind: str, lang: str) -> Path:
     return path
 
 
-def to_markdown(conversation: Conversation, lang: str) -> str:
+def to_markdown(conversation: Sequence[Message], lang: str) -> str:
     """The conversation to read; audios are named, not contained."""
     lines = ["# Qwen-Audio-Chat", ""]
-    for message, clips, meant in walk(conversation):
+    for message, audios, subject in number_audios(conversation):
         lines += [f"**{text('you' if message['role'] == 'user' else 'assistant', lang)}**", ""]
-        for number, clip in clips:
-            lines.append(f"- {text('audio', lang, number=number)}: {clip.name} ({duration(clip.seconds)})")
-        if clips:
+        for audio in audios:
+            lines.append(f"- {text('audio', lang, number=audio.number)}: {audio.name} ({duration(audio.seconds)})")
+        if audios:
             lines.append("")
-        starts = (0.0,) if meant is None else meant[1].starts
+        starts = (0.0,) if subject is None else subject.piece_starts
         lines += [readable(message_text(message), starts), ""]
     return "\n".join(lines)
 
 
-def to_json(conversation: Conversation) -> str:
-    """The conversation with its audios as base64 of 16 kHz WAV files."""
+def to_json(conversation: Sequence[Message]) -> str:
+    """The conversation with its audios, as 16 kHz WAV files in base64."""
     messages = []
     for message in conversation:
         audios = [
-            {"type": "audio", "name": clip.name, "wav": base64.b64encode(clip.wav.read_bytes()).decode()}
-            for clip in message_clips(message)
+            {"type": "audio", "name": audio.name, "wav": base64.b64encode(audio.file.read_bytes()).decode()}
+            for audio in page_audios(message)
         ]
         content = [*audios, {"type": "text", "text": message_text(message)}]
         messages.append({"role": message["role"], "content": content})
     return json.dumps({"format": FORMAT, "version": VERSION, "messages": messages}, ensure_ascii=False, indent=1)
 
 
-def read(path: Path, visitor: Visitor, lang: str) -> Conversation:
-    """Read what `to_json` wrote, with the audios into the visitor's folder. Every text in it is plain text.
+def read(path: Path, visitor: Visitor, job: Job) -> Conversation | None:
+    """Read what `to_json` wrote, and store the audios in the visitor's folder. Every text in it is plain text.
+
+    Returns:
+        The conversation; None if the visitor's job was dropped meanwhile.
 
     Raises:
-        ValueError: the file is something else, damaged, or holds too much; the conversation stays.
-        state.Forgotten: the visitor left, or had everything deleted, meanwhile.
+        UserError: the file is something else, is damaged, or holds too much.
     """
-    dropped = visitor.dropped
     try:
-        document = json.loads(path.read_text(encoding="utf-8-sig"), parse_int=float)  # no number is too long for it
-        if document["format"] != FORMAT:
-            raise ValueError("it is of another format.")
-        waiting = [_parse(message) for message in document["messages"]]
-    except _DAMAGED as error:
-        raise ValueError("a part of it is missing or damaged.") from error
-    if not waiting:
-        raise ValueError("it holds no messages.")
-    if len(waiting) > MAX_MESSAGES:
-        raise ValueError(f"it holds more than {MAX_MESSAGES} messages.")
-    if sum(len(audios) for _, audios, _ in waiting) > MAX_AUDIOS:
-        raise ValueError(f"it holds more than {MAX_AUDIOS} audios.")
-    if any(role == "user" and len(words) > MAX_CHARACTERS for role, _, words in waiting):
-        raise ValueError(f"a question in it has more than {MAX_CHARACTERS} characters.")
+        data = path.read_bytes()
+    except OSError as error:  # deleted as soon as it was uploaded
+        raise UserError("a part of it is missing or damaged.") from error
+    messages = _parse(data)
     conversation = Conversation()
-    for role, audios, words in waiting:
-        if role == "assistant":
-            conversation.append({"role": role, "content": words})
-        else:
-            loading = load_fitting((data for _, data in audios), visitor.chat.info, lang)
-            clips = []
-            for (name, _), waveform in zip(audios, loading, strict=True):
-                with visitor.keeping(dropped):
-                    clips.append(visitor.add_clip(name, waveform))
-            conversation.append(user_message(words, clips))
+    for message in messages:
+        if message.role == "assistant":
+            conversation.append(assistant_message(message.text))
+            continue
+        parts: list[AudioPart] = []
+        loading = load_fitting(map(_decode, message.audios), visitor.chat.info.context_limit)
+        for entry, audio in zip(message.audios, loading, strict=True):
+            part = visitor.add_audio(entry.name[:MAX_NAME_CHARACTERS], audio, job)
+            audio.release()  # nothing is asked about it yet
+            if part is None:
+                return None
+            parts.append(part)
+        conversation.append(question_message(message.text, parts))
     return conversation
 
 
-def _parse(message: dict) -> tuple[str, list[tuple[str, bytes]], str]:
-    """(role, [(name, encoded audio)], text) of one message in a file."""
-    role, content = message["role"], message["content"]
-    if role not in ("user", "assistant"):
-        raise ValueError('a role must be "user" or "assistant".')
-    audios = [part for part in content if part["type"] == "audio"]
-    if audios and role == "assistant":
-        raise ValueError("only a user's message can hold audio.")
-    words = "".join(str(part["text"]) for part in content if part["type"] == "text")
-    names = [str(part["name"])[:200] for part in audios]
-    for each in (words, *names):
-        each.encode()  # a lone surrogate can't be shown
-    sounds = [base64.b64decode(part["wav"].encode(), validate=True) for part in audios]
-    return role, list(zip(names, sounds, strict=True)), words
+def _parse(data: bytes) -> list[_Message]:
+    """The messages in a file, checked against the limits."""
+    try:
+        file = _File.model_validate_json(data.removeprefix(codecs.BOM_UTF8))
+        if file.format != FORMAT:
+            raise UserError("it is of another format.")
+        messages = _MESSAGES.validate_python(file.messages)
+    except ValidationError as error:
+        raise UserError("a part of it is missing or damaged.") from error
+    if any(message.role not in ("user", "assistant") for message in messages):
+        raise UserError('a role must be "user" or "assistant".')
+    if any(message.audios and message.role == "assistant" for message in messages):
+        raise UserError("only a user's message can hold audio.")
+    if not messages:
+        raise UserError("it holds no messages.")
+    if len(messages) > MAX_MESSAGES:
+        raise UserError("it holds more than {limit} messages.", limit=MAX_MESSAGES)
+    if sum(len(message.audios) for message in messages) > MAX_AUDIOS:
+        raise UserError("it holds more than {limit} audios.", limit=MAX_AUDIOS)
+    if any(message.role == "user" and len(message.text) > MAX_CHARACTERS for message in messages):
+        raise UserError("a question in it has more than {limit} characters.", limit=MAX_CHARACTERS)
+    return messages
+
+
+def _decode(audio: _Audio) -> bytes:
+    try:
+        return base64.b64decode(audio.wav, validate=True)
+    except ValueError as error:
+        raise UserError("a part of it is missing or damaged.") from error

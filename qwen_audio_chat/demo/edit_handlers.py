@@ -1,113 +1,118 @@
-"""Second thoughts: retry, undo, edit, continue, begin anew; a conversation to a file and back; leaving."""
+"""Second thoughts: retry, undo, edit, continue, a new chat; export and import of the conversation; leaving the page."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import gradio as gr
-from gradio.data_classes import FileData
 
+from ..errors import UserError
+from ..prompts.messages import Message, message_text
 from . import conversation_files, render
-from .ask_handlers import MAX_CHARACTERS, user_message
+from .ask_handlers import MAX_CHARACTERS
 from .error_texts import explain
-from .page_state import PageContext
+from .page_audio import audio_parts, page_audios, question_message
+from .page_state import PageState
 from .texts import language, text
-from .visitors import Forgotten, Visitor
+from .visitors import Visitor
 
 
-class Changes:
-    """Handlers of what was said already."""
+class EditHandlers:
+    """Handlers that change the conversation so far."""
 
-    def __init__(self, context: PageContext):
-        self.context = context
+    def __init__(self, page: PageState):
+        self.page = page
 
     def open(self, tab: str, request: gr.Request) -> tuple | None:
-        """The page was loaded; a tab that was here before finds its conversation again. None if there is none."""
+        """The page was loaded. The view of the tab's earlier conversation; None if there is none."""
         key = f"{request.username or ''}:{tab}" if tab else ""
-        visitor = self.context.visitors.rejoin(request.session_hash or "anonymous", key)
-        if not visitor.conversation or visitor.answering:  # the latter began on the new page
+        visitor = self.page.visitors.rejoin(request.session_hash or "anonymous", key)
+        if not visitor.conversation or visitor.is_answering:  # an answer would belong to the new page already
             return None
-        return self.context.view(visitor, language(request), box={})
+        return self.page.view(visitor, language(request), box={})
 
     def retry(self, request: gr.Request) -> tuple:
         """Answer the last question again."""
-        visitor, lang = self.context.visitor(request)
-        if reason := self.context.not_now(visitor, shows_talk=True):
-            return self.context.refused(text(reason, lang))
+        visitor, lang = self.page.visitor(request)
+        if reason := self.page.refusal(visitor, shows_conversation=True):
+            return self.page.refuse(text(reason, lang))
         with visitor.lock:
             _take_back_answer(visitor)
             if not visitor.conversation:
-                return self.context.shown(visitor, lang)
-            return self.context.due(visitor, lang)
+                return self.page.redraw(visitor, lang)
+            return self.page.request_answer(visitor, lang)
 
     def undo(self, request: gr.Request) -> tuple:
-        """Take the last question back into the box, with its audios."""
-        visitor, lang = self.context.visitor(request)
-        if not visitor.is_open:
-            return self.context.refused(text("gone", lang))
+        """Move the last question back into the box, with its audios."""
+        visitor, lang = self.page.visitor(request)
+        if not visitor.in_sync or visitor.is_reading:
+            return self.page.refuse(text("busy" if visitor.in_sync else "gone", lang))
         with visitor.lock:
             _take_back_answer(visitor)
             box = None
             if visitor.conversation:
-                message = visitor.conversation.pop()
-                clips = render.message_clips(message)
-                files = [FileData(path=str(clip.wav), orig_name=clip.name, mime_type="audio/wav") for clip in clips]
-                box = {"text": render.message_text(message), "files": files}
+                message: Message = visitor.conversation.pop()
+                files = [
+                    gr.FileData(path=str(audio.file), orig_name=audio.name, mime_type="audio/wav")
+                    for audio in page_audios(message)
+                ]
+                box = {"text": message_text(message), "files": files}
             visitor.note = ""
-            return self.context.shown(visitor, lang, box)
+            return self.page.redraw(visitor, lang, box)
 
     def edit(self, event: gr.EditData, request: gr.Request) -> tuple:
-        """Change an earlier question; what followed it goes, and it is answered anew."""
-        visitor, lang = self.context.visitor(request)
-        if reason := self.context.not_now(visitor, shows_talk=True):
+        """Change an earlier question: what followed it is removed, and it is answered again."""
+        visitor, lang = self.page.visitor(request)
+        if reason := self.page.refusal(visitor, shows_conversation=True):
             gr.Warning(text(reason, lang), title="")
-            return self.context.shown(visitor, lang)  # the page takes its own change of the message back
+            return self.page.redraw(visitor, lang)  # the page shows the changed message already
         index = event.index[0] if isinstance(event.index, list | tuple) else event.index
-        words = render.unguard(str(event.value)).strip()[:MAX_CHARACTERS]
+        question = render.unguard(str(event.value)).strip()[:MAX_CHARACTERS]
         with visitor.lock:
-            if not 0 <= index < len(visitor.conversation) or visitor.conversation[index]["role"] != "user" or not words:
-                return self.context.shown(visitor, lang)
-            visitor.interrupt()
-            clips = render.message_clips(visitor.conversation[index])
+            is_question = 0 <= index < len(visitor.conversation) and visitor.conversation[index]["role"] == "user"
+            if not is_question or not question:
+                return self.page.redraw(visitor, lang)
+            parts = audio_parts(visitor.conversation[index])
             del visitor.conversation[index:]
-            visitor.conversation.append(user_message(words, clips))
-            return self.context.due(visitor, lang)
+            visitor.conversation.append(question_message(question, parts))
+            return self.page.request_answer(visitor, lang)
 
-    def go_on(self, request: gr.Request) -> tuple:
-        """Continue an answer that hit its limit or was stopped; within a part of a long audio, from its beginning."""
-        visitor, lang = self.context.visitor(request)
-        if reason := self.context.not_now(visitor, shows_talk=True):
-            return self.context.refused(text(reason, lang))
+    def continue_answer(self, request: gr.Request) -> tuple:
+        """Continue an answer that reached its limit or was stopped; a long audio's unfinished part begins again."""
+        visitor, lang = self.page.visitor(request)
+        if reason := self.page.refusal(visitor, shows_conversation=True):
+            return self.page.refuse(text(reason, lang))
         with visitor.lock:
-            if visitor.answering or not visitor.conversation or visitor.conversation[-1]["role"] != "assistant":
-                return self.context.shown(visitor, lang)
-            last = visitor.conversation[-1]
+            if visitor.is_answering or not visitor.conversation or visitor.conversation[-1]["role"] != "assistant":
+                return self.page.redraw(visitor, lang)
+            last: Message = visitor.conversation[-1]
             if progress := last.get("progress"):
-                text_heard = last["content"][: progress.characters]
-                ids_heard = last["token_ids"][: progress.tokens]
-                visitor.conversation[-1] = last | {"content": text_heard, "token_ids": ids_heard}
-            return self.context.due(visitor, lang)
+                finished_text = message_text(last)[: progress.characters]
+                finished_ids = last.get("token_ids", [])[: progress.tokens]
+                visitor.conversation[-1] = last | {"content": finished_text, "token_ids": finished_ids}
+            return self.page.request_answer(visitor, lang)
 
-    def clear(self, waiting: dict | None, request: gr.Request) -> tuple:
-        """Begin anew; conversation, audios and the model's memory of them are deleted, and what waits in the box."""
-        visitor, lang = self.context.visitor(request)
-        for file in (waiting or {}).get("files", ()):
+    def clear(self, box: dict | None, request: gr.Request) -> tuple:
+        """Start a new chat: the conversation, its audios, all that is computed of them, and the box are deleted."""
+        visitor, lang = self.page.visitor(request)
+        for file in (box or {}).get("files", ()):
             visitor.remember_upload(Path(file))
         visitor.forget()
-        return self.context.shown(visitor, lang, {"text": "", "files": []})
+        return self.page.redraw(visitor, lang, {"text": "", "files": []})
 
-    def delete(self, waiting: dict | None, request: gr.Request) -> tuple:
+    def delete(self, box: dict | None, request: gr.Request) -> tuple:
         """`clear`, and say so."""
         gr.Info(text("deleted", language(request)), title="")
-        return self.clear(waiting, request)
+        return self.clear(box, request)
 
     def leave(self, request: gr.Request) -> None:
         """The page was closed."""
-        self.context.visitors.leave(request.session_hash, text("no_answer", language(request)))
+        self.page.visitors.leave(request.session_hash or "anonymous", text("no_answer", language(request)))
 
-    def export(self, kind: str):
-        """Make the handler that writes the conversation as "markdown", or "json" with the audios."""
+    def export(self, kind: str) -> Callable:
+        """Make the handler that writes the conversation as "markdown", or as "json" with the audios."""
 
         def write(request: gr.Request):
-            visitor, lang = self.context.visitor(request)
+            visitor, lang = self.page.visitor(request)
             if not visitor.conversation:
                 gr.Info(text("nothing_to_export", lang), title="")
                 return gr.update(value=None)
@@ -116,26 +121,30 @@ class Changes:
         return write
 
     def load(self, file: str, request: gr.Request) -> tuple:
-        """Go on with an exported conversation; one that can't be read changes nothing."""
-        visitor, lang = self.context.visitor(request)
+        """Replace the conversation by an exported one; a file that can't be read changes nothing."""
+        visitor, lang = self.page.visitor(request)
         visitor.remember_upload(Path(file))
-        dropped = visitor.dropped
+        job = visitor.begin_reading()
+        if job is None:
+            return self.page.refuse(text("busy", lang))
         try:
-            conversation = conversation_files.read(Path(file), visitor, lang)
-            with visitor.keeping(dropped):
-                visitor.interrupt()
+            conversation = conversation_files.read(Path(file), visitor, job)
+        except UserError as error:
+            return self.page.refuse(text("bad_import", lang, error=explain(error, lang)))
+        else:
+            with visitor.lock:
+                if conversation is None or visitor.job is not job:
+                    return gr.skip(), gr.skip(), gr.skip(), gr.skip()
                 visitor.conversation, visitor.note, visitor.status = conversation, "", []
-        except Forgotten:
-            return gr.skip(), gr.skip(), gr.skip(), gr.skip()
-        except ValueError as error:
-            return self.context.refused(text("bad_import", lang, error=explain(error, lang)))
-        visitor.is_open = True
+                visitor.in_sync = True
+        finally:
+            visitor.end_job(job)
         gr.Info(text("imported", lang), title="")
-        return self.context.shown(visitor, lang)
+        return self.page.redraw(visitor, lang)
 
 
 def _take_back_answer(visitor: Visitor) -> None:
-    """Stop the answer under way, and remove the last one."""
-    visitor.interrupt()
+    """Drop the answer under way, and remove the last one."""
+    visitor.drop_job()
     while visitor.conversation and visitor.conversation[-1]["role"] == "assistant":
         visitor.conversation.pop()

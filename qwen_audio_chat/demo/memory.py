@@ -1,27 +1,27 @@
-"""The C library's heaps, where it is glibc: without this, memory grows with each visitor though nothing is kept."""
+"""Settings of glibc's allocator: without them, memory grows with each visitor although nothing is kept."""
 
 import ctypes
 import sys
 
-_ARENA_MAX = -8  # glibc's name for the number of heaps, M_ARENA_MAX
+_M_ARENA_MAX = -8  # glibc's constant for the number of heaps
 
 
 def use_one_heap() -> None:
-    """Let all threads allocate from one heap; each has one of its own otherwise, with gaps that nobody else fills.
+    """Let all threads share one heap; otherwise each thread has its own, with gaps that no other thread fills.
 
-    To be called before there are threads.
+    Must be called before threads are started.
     """
-    if libc := _libc("mallopt"):
-        libc.mallopt(_ARENA_MAX, 1)
+    if libc := _libc_with("mallopt"):
+        libc.mallopt(_M_ARENA_MAX, 1)
 
 
-def give_back() -> None:
-    """Return freed memory to the system, which glibc would keep."""
-    if libc := _libc("malloc_trim"):
+def return_freed_memory() -> None:
+    """Return freed memory to the system; glibc would keep it."""
+    if libc := _libc_with("malloc_trim"):
         libc.malloc_trim(0)
 
 
-def _libc(function: str) -> ctypes.CDLL | None:
-    """The C library, if it has this function of glibc's."""
+def _libc_with(function: str) -> ctypes.CDLL | None:
+    """The C library, if it has this function, which only glibc has."""
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     return libc if hasattr(libc, function) else None

@@ -1,24 +1,22 @@
-"""The page: what stands where, and which handler serves what."""
+"""The page: its layout, and which handler serves which event."""
 
-import atexit
-import os
-import shutil
-import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
-from gradio.utils import get_upload_folder
 
 from ..chat import AudioChat
 from ..engine.sampling import GenerationOptions
 from ..prompts.questions import LANGUAGE_NAMES
 from ..resources import EXAMPLES
-from .answer_handlers import Answers
-from .api_handlers import MCP_TOOL, Programs, has_mcp
-from .ask_handlers import Messages
-from .edit_handlers import Changes
-from .examples import load_examples
-from .page_state import PageContext
+from .answer_handlers import AnswerHandlers
+from .api_handlers import MCP_TOOL, ApiHandlers, has_mcp
+from .ask_handlers import AskHandlers
+from .edit_handlers import EditHandlers
+from .examples import Example, load_examples
+from .gradio_internals import forget_page, keep_files, upload_folder, use_own_upload_folder
+from .page_state import PageState
 from .presets import PRESETS
 from .texts import label, language, text
 
@@ -28,23 +26,34 @@ LOGO = (
     'fill="url(#qa-logo)"/><path d="M9 13v6M13.7 9v14M18.3 11.5v9M23 14v4" stroke="#fff" stroke-width="2.4" '
     'stroke-linecap="round"/></svg>'
 )
-LANE = "model"  # everything that runs the model waits in one line
-DELETE_UPLOADS_SECONDS = (600, 3600)  # Gradio looks every ten minutes and deletes what is an hour old
-PRIVATE = {"api_visibility": "private"}
-SOON = {**PRIVATE, "show_progress": "hidden"}  # what comes through a queue can pop up a message
-NOW = {**SOON, "queue": False}
+MODEL_QUEUE: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model"}  # shared by all that runs the model
+DELETE_UPLOADS_SECONDS = (600, 3600)  # how often Gradio deletes old uploads, and the age at which it does
+
+# Options of events. Only an event that goes through Gradio's queue can pop up a message or change a `gr.State`.
+PRIVATE: dict[str, Any] = {"api_visibility": "private"}
+QUEUED: dict[str, Any] = {**PRIVATE, "show_progress": "hidden"}
+IMMEDIATE: dict[str, Any] = {**QUEUED, "queue": False}
+READING: dict[str, Any] = {**QUEUED, "concurrency_limit": 4, "concurrency_id": "reading"}  # never behind an answer
+
+FOCUS_BOX = "() => qaPage.focusBox()"  # JavaScript's functions are in page.js
 
 
-def build_demo(chat: AudioChat, *, examples: Path = EXAMPLES) -> gr.Blocks:
-    """The page for a model. Launch it with `launch.launch`, which brings style, translations and limits along."""
-    _own_upload_folder()
-    context = PageContext(chat)
-    messages = Messages(context, load_examples(examples, Path(get_upload_folder()) / "examples"))
-    changes = Changes(context)
-    with gr.Blocks(
+class Page(gr.Blocks):
+    """The page with what its handlers share."""
+
+    page_state: PageState
+
+
+def build_demo(chat: AudioChat, *, examples: Path = EXAMPLES) -> Page:
+    """The page for a model. Launch it with `launch.launch`, which adds style, scripts, translations and limits."""
+    use_own_upload_folder()
+    state = PageState(chat)
+    gallery = load_examples(examples, upload_folder() / "examples")
+    asking, answering, editing = AskHandlers(state, gallery), AnswerHandlers(state), EditHandlers(state)
+    with Page(
         title="Qwen-Audio-Chat", analytics_enabled=False, fill_height=True, delete_cache=DELETE_UPLOADS_SECONDS
     ) as demo:
-        demo.page_context = context
+        demo.page_state = state
         settings, target, files = _sidebar("en" if chat.info.is_pocket else "zh")
         with gr.Row(elem_id="qa-head", equal_height=True):
             gr.HTML(f"<h1>{LOGO}Qwen-Audio-Chat</h1>", padding=False)
@@ -64,9 +73,9 @@ def build_demo(chat: AudioChat, *, examples: Path = EXAMPLES) -> gr.Blocks:
             group_consecutive_messages=False,
             editable="user",
             buttons=["copy"],
-            **_welcome(messages.examples, "en"),
+            **_welcome(gallery, "en"),
         )
-        chatbot.keep_in_cache |= {example["picture"] for example in messages.examples}  # uploads are deleted in time
+        keep_files(chatbot, [example["picture"] for example in gallery])
         with gr.Row(elem_id="qa-tasks"):
             tasks = [
                 gr.Button(label(f"task_{task}"), size="sm", min_width=40, scale=0, elem_classes="qa-task")
@@ -83,62 +92,27 @@ def build_demo(chat: AudioChat, *, examples: Path = EXAMPLES) -> gr.Blocks:
             autofocus=True,
             max_plain_text_length=100_000,
         )
-        status = gr.HTML(context.status(), elem_id="qa-status", padding=False)
+        status = gr.HTML(state.status(), elem_id="qa-status", padding=False)
         turn = gr.State(0)
-        _wire(demo, messages, Answers(context), changes, (chatbot, box, status, turn), settings)
+        outputs = [chatbot, box, status, turn]
+        _connect_page(demo, editing, gallery, outputs)
+        _connect_conversation(asking, answering, editing, outputs, settings)
         for task, button in zip(PRESETS, tasks, strict=True):
-            button.click(messages.fill_in(task), [box, target], box, **SOON).then(js=_FOCUS)
-        new_chat.click(changes.clear, box, [chatbot, box, status, turn], **NOW).then(js=_FOCUS)
-        _wire_files(changes, files, [chatbot, box, status, turn])
-        _api(Programs(context))
+            button.click(asking.fill_in(task), [box, target], box, **QUEUED).then(js=FOCUS_BOX)
+        new_chat.click(editing.clear, box, outputs, **IMMEDIATE).then(js=FOCUS_BOX)
+        _connect_files(editing, files, outputs)
+        _add_api(ApiHandlers(state))
     return demo
 
 
-def _own_upload_folder() -> None:
-    """Keep uploads apart from those of other Gradio programs, for this user alone, and delete them at the end."""
-    if "GRADIO_TEMP_DIR" not in os.environ:
-        folder = tempfile.mkdtemp(prefix="qwen-audio-chat-")
-        os.environ["GRADIO_TEMP_DIR"] = folder
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-
-
-# A secret of this tab, which outlives a reload and not the tab.
-_TAB = """() => {
-    let key = sessionStorage.getItem("qa-tab");
-    if (!key) {
-        const bytes = crypto.getRandomValues(new Uint8Array(24));
-        key = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
-        sessionStorage.setItem("qa-tab", key);
-    }
-    return key;
-}"""
-# What was typed and not yet sent outlives a reload as well: Gradio reloads the page when the server comes back.
-_DRAFT = """() => ({ text: sessionStorage.getItem("qa-draft") ?? "", files: [] })"""
-# Gradio shows every audio that waits to be sent as the same note; the style sheet writes its name below. It also leaves
-# the box once a file was chosen: who types goes on there.
-_WAITING = """(message) => requestAnimationFrame(() => {
-    sessionStorage.setItem("qa-draft", message?.text ?? "");
-    const items = document.querySelectorAll("#qa-box .thumbnail-item");
-    items.forEach((item, place) => {
-        item.title = item.dataset.name = message?.files?.[place]?.orig_name ?? "";
-    });
-    if (items.length > (window.qaWaiting ?? 0) && matchMedia("(pointer: fine)").matches) {
-        document.querySelector("#qa-box textarea")?.focus();
-    }
-    window.qaWaiting = items.length;
-})"""
-_SHOWS_TALK = "(message) => [message, document.querySelector('#qa-chat .user') !== null]"
-_FOCUS = "() => { document.querySelector('#qa-box textarea')?.focus(); }"
-
-
-def _sidebar(target: str) -> tuple[list, gr.Dropdown, dict]:
-    """Settings and files, folded away; `target` is the language that is translated into at first."""
+def _sidebar(translate_to: str) -> tuple[list, gr.Dropdown, dict[str, Any]]:
+    """The sidebar, folded at first: (settings of answers, target language, buttons for files)."""
     default = GenerationOptions()
     with gr.Sidebar(position="right", open=False, elem_id="qa-side", width=330):
         gr.Markdown(label("settings"), elem_classes="qa-title")
         target = gr.Dropdown(
             [(" · ".join(names), key) for key, names in LANGUAGE_NAMES.items()],
-            value=target,
+            value=translate_to,
             label=label("translate_to"),
         )
         do_sample = gr.Checkbox(default.do_sample, label=label("do_sample"), info=label("do_sample_info"))
@@ -148,7 +122,7 @@ def _sidebar(target: str) -> tuple[list, gr.Dropdown, dict]:
             top_k = gr.Slider(0, 200, default.top_k, step=1, label=label("top_k"))
             seed = gr.Textbox("", max_length=10, label=label("seed"))
         penalty = gr.Slider(1.0, 2.0, default.repetition_penalty, step=0.05, label=label("repetition_penalty"))
-        longest = gr.Slider(8, 2048, default.max_new_tokens, step=8, label=label("max_new_tokens"))
+        max_tokens = gr.Slider(8, 2048, default.max_new_tokens, step=8, label=label("max_new_tokens"))
         gr.Markdown(label("keep"), elem_classes="qa-title")
         files = {
             "markdown": gr.Button(label("export_markdown"), size="sm"),
@@ -159,85 +133,91 @@ def _sidebar(target: str) -> tuple[list, gr.Dropdown, dict]:
         gr.Markdown(label("privacy"), elem_classes="qa-title")
         gr.Markdown(label("privacy_note"), elem_classes="qa-small")
         files["delete"] = gr.Button(label("delete"), size="sm", variant="stop", elem_id="qa-delete")
-    return [do_sample, temperature, top_p, top_k, penalty, longest, seed], target, files
+    return [do_sample, temperature, top_p, top_k, penalty, max_tokens, seed], target, files
 
 
-def _wire(demo, messages: Messages, answers: Answers, changes: Changes, outputs, settings) -> None:
-    """The conversation's events. An action that wants an answer changes `turn`; that joins the model's line."""
-    chatbot, box, status, turn = outputs
-    view, due = [chatbot, box, status], [chatbot, box, status, turn]
-    # Through a queue of their own: Gradio tells a state's change to the page only on that way.
-    taking = {**SOON, "concurrency_limit": 4, "concurrency_id": "reading"}
+def _welcome(gallery: Sequence[Example], lang: str) -> dict[str, Any]:
+    """What an empty conversation shows: a greeting and the gallery."""
+    greeting = text("welcome", lang).replace("\n", "<br>")
+    cards = [
+        {"text": example["question"][lang], "display_text": example["title"][lang], "icon": example["picture"]}
+        for example in gallery
+    ]
+    placeholder = f'<div class="qa-welcome"><h2>{text("tagline", lang)}</h2><p>{greeting}</p></div>'
+    return {"placeholder": placeholder, "examples": cards or None}
+
+
+def _connect_page(demo: Page, editing: EditHandlers, gallery: Sequence[Example], outputs: list) -> None:
+    """Opening and closing the page."""
+    chatbot, box, status, _ = outputs
 
     def opened(tab: str, request: gr.Request):
         lang = language(request)
-        view = changes.open(tab, request)
-        welcome = {} if lang == "en" else _welcome(messages.examples, lang)
-        if view is None:  # nothing to show again; what the visitor may have begun by now is left alone
+        view = editing.open(tab, request)
+        welcome = {} if lang == "en" else _welcome(gallery, lang)
+        if view is None:  # no earlier conversation; the visitor may have typed something by now, so the box is kept
             return (gr.update(**welcome) if welcome else gr.skip()), gr.skip(), gr.skip()
         return gr.update(value=view[0], **welcome), *view[1:]
 
-    def left(request: gr.Request):
-        changes.leave(request)
-        # Gradio would keep a copy of every component for each page that was ever open; a page that comes back gets its
-        # own anew, and its conversation is the visitor's.
-        demo.state_holder.session_data.pop(request.session_hash, None)
-        demo.state_holder.time_last_used.pop(request.session_hash, None)
+    def closed(request: gr.Request):
+        editing.leave(request)
+        forget_page(demo, request.session_hash or "")
 
-    demo.load(opened, gr.Textbox(visible=False), view, js=_TAB, **NOW)
-    demo.load(None, None, box, js=_DRAFT, **NOW)
-    demo.unload(left)
-    box.change(None, box, js=_WAITING, **NOW)
-    box.submit(messages.submit, [box, gr.Checkbox(visible=False)], due, js=_SHOWS_TALK, **taking)
-    chatbot.example_select(messages.example, None, due, **taking)
+    demo.load(opened, gr.Textbox(visible=False), [chatbot, box, status], js="() => qaPage.tabKey()", **IMMEDIATE)
+    demo.load(None, None, box, js="() => qaPage.draft()", **IMMEDIATE)
+    demo.unload(closed)
+
+
+def _connect_conversation(
+    asking: AskHandlers, answering: AnswerHandlers, editing: EditHandlers, outputs: list, settings: list
+) -> None:
+    """The events of the conversation. Actions that ask for an answer change `turn`, which joins the model's queue."""
+    chatbot, box, status, turn = outputs
+    view = [chatbot, box, status]
+    box.change(None, box, js="(message) => qaPage.boxChanged(message)", **IMMEDIATE)
+    box.submit(
+        asking.submit,
+        [box, gr.Checkbox(visible=False)],
+        outputs,
+        js="(message) => qaPage.withConversationShown(message)",
+        **READING,
+    )
+    chatbot.example_select(asking.example, None, outputs, **READING)
     for listener, handler in (
-        (chatbot.retry, changes.retry),
-        (chatbot.undo, changes.undo),
-        (chatbot.edit, changes.edit),
-        (chatbot.option_select, changes.go_on),
+        (chatbot.retry, editing.retry),
+        (chatbot.undo, editing.undo),
+        (chatbot.edit, editing.edit),
+        (chatbot.option_select, editing.continue_answer),
     ):
-        listener(handler, None, due, **taking)
-    box.stop(answers.stop, None, view, **NOW)
+        listener(handler, None, outputs, **READING)
+    box.stop(answering.stop, None, view, **IMMEDIATE)
     turn.change(
-        answers.answer,
+        answering.answer,
         settings,
         view,
         **PRIVATE,
-        concurrency_limit=1,
-        concurrency_id=LANE,
-        show_progress="full",  # the place in the line
+        **MODEL_QUEUE,
+        show_progress="full",  # which shows the place in the queue
         show_progress_on=chatbot,
-    ).then(answers.settle, None, view, **NOW)
+    ).then(answering.after_queue, None, view, **IMMEDIATE)
 
 
-def _welcome(examples: list[dict], lang: str) -> dict:
-    """What an empty conversation shows: a greeting and the gallery."""
-    greeting = text("welcome", lang).replace("\n", "<br>")
-    gallery = [
-        {"text": example["question"][lang], "display_text": example["title"][lang], "icon": example["picture"]}
-        for example in examples
-    ]
-    placeholder = f'<div class="qa-welcome"><h2>{text("tagline", lang)}</h2><p>{greeting}</p></div>'
-    return {"placeholder": placeholder, "examples": gallery or None}
-
-
-def _wire_files(changes: Changes, files: dict, due: list) -> None:
+def _connect_files(editing: EditHandlers, files: dict[str, Any], outputs: list) -> None:
+    """Export, import and deletion."""
     for kind in ("markdown", "json"):
-        files[kind].click(changes.export(kind), None, files["download"], **SOON).success(
-            js="() => setTimeout(() => document.querySelector('#qa-download')?.click(), 300)"
-        )
-    files["import"].upload(changes.load, files["import"], due, **SOON)
-    files["delete"].click(changes.delete, due[1], due, **SOON)
+        exported = files[kind].click(editing.export(kind), None, files["download"], **QUEUED)
+        exported.success(js="() => qaPage.download()")
+    files["import"].upload(editing.load, files["import"], outputs, **QUEUED)
+    files["delete"].click(editing.delete, outputs[1], outputs, **QUEUED)
 
 
-def _api(programs: Programs) -> None:
-    """`ask`, and `listen` for MCP; hidden components give `ask` real file inputs, which refuse paths of the server."""
-    line = {"concurrency_limit": 1, "concurrency_id": LANE}
+def _add_api(handlers: ApiHandlers) -> None:
+    """`ask`, and `listen` for MCP. Hidden components give `ask` real file inputs, which refuse paths of the server."""
     with gr.Row(visible=False):
         files = gr.File(file_count="multiple", label="files")
         question = gr.Textbox(label="question")
         answer = gr.Textbox(label="answer")
-        gr.Button().click(programs.ask, [files, question], answer, api_name="ask", **line)
+        gr.Button().click(handlers.ask, [files, question], answer, api_name="ask", **MODEL_QUEUE)
         if has_mcp():
             audios = gr.Textbox(label="audios")
-            gr.Button().click(programs.listen, [audios, question], answer, api_name=MCP_TOOL, **line)
+            gr.Button().click(handlers.listen, [audios, question], answer, api_name=MCP_TOOL, **MODEL_QUEUE)

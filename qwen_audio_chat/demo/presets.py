@@ -1,6 +1,6 @@
-"""The buttons over the box: one for each task family of the paper (arXiv 2311.07919, table 1)."""
+"""The buttons above the box: one for each task family of the paper (arXiv 2311.07919, table 1)."""
 
-# Key of `questions.QUESTIONS` → title in English and in Chinese.
+# Key of `prompts.questions.QUESTIONS` → title in English and in Chinese.
 PRESETS = {
     "transcribe": ("Transcribe", "转写"),
     "translate": ("Translate", "翻译"),

@@ -1,11 +1,14 @@
-"""Every word of the page, in English and Chinese.
+"""Every text of the page, in English and Chinese.
 
-Labels that never change are translated in the browser (`I18N`, `label`); what is made while answering is translated
-here, by the Accept-Language header of the request (`language`, `text`).
+Fixed labels are translated in the browser (`I18N`, `label`). What is made while answering is translated here, by the
+Accept-Language header of the request (`language`, `text`).
 """
+
+from typing import Any
 
 import gradio as gr
 
+from .gradio_internals import browser_texts
 from .presets import PRESETS
 
 TEXTS = {
@@ -44,10 +47,6 @@ TEXTS = {
     "add_audio": ("Add an audio first, then choose what to do with it.", "请先添加音频，再选择任务。"),
     "bad_file": ("{name}: {error}", "{name}：{error}"),
     "many_files": ("At most {limit} audios go into one message.", "一条消息最多包含 {limit} 段音频。"),
-    "long_audio": (
-        "This is {seconds} of audio, but the model holds about {limit}: use a shorter part.",
-        "音频共 {seconds}，而模型最多容纳约 {limit}：请截取较短的部分。",
-    ),
     "long_text": ("The text is too long: keep it under {limit} characters.", "文字太长：请少于 {limit} 个字符。"),
     "decoding": ("Reading {name}", "正在读取 {name}"),
     "waiting": ("Waiting for the model", "等待模型"),
@@ -101,17 +100,11 @@ TEXTS = {
 TEXTS |= {f"task_{task}": title for task, title in PRESETS.items()}
 LANGUAGES = ("en", "zh")
 
-# Browsers name Chinese in several ways, and Gradio looks for the exact name.
-I18N = gr.I18n(
-    **{
-        tag: {key: texts[LANGUAGES.index(tag[:2])] for key, texts in TEXTS.items()}
-        for tag in ("en", "zh", "zh-CN", "zh-TW")
-    }
-)
+I18N = browser_texts(TEXTS)
 
 
-def label(key: str):
-    """A fixed text, translated in the browser."""
+def label(key: str) -> Any:
+    """A fixed text, translated in the browser; it stands where Gradio takes a string."""
     return I18N(key)
 
 

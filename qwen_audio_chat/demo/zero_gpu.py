@@ -1,74 +1,76 @@
-"""Hugging Face ZeroGPU: each answer is made in a process that holds a GPU for it alone.
+"""Hugging Face ZeroGPU: each answer is made in a process that holds a GPU for this answer alone.
 
-Such a process gets pickled arguments, gives back pickled results, and forgets the rest: there is no key-value cache to
-reuse in the next turn.
+Such a process takes pickled arguments, yields pickled results, and keeps nothing: no key-value cache is reused in the
+next turn.
 """
 
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Generator, Iterator, Sequence
+from typing import Any
 
-from ..audio.decoding import SAMPLE_RATE
+from ..audio.audio import Audio
 from ..chat import AudioChat
 from ..engine.sampling import GenerationOptions
-from ..prompts.messages import content_parts
+from ..engine.sessions import Session
+from ..prompts.messages import Message, conversation_audios
 from ..reply import Reply
 
-# Seconds of GPU asked for: set up, and then so many tokens and seconds of audio a second. Guesses, on the safe side.
-SET_UP_SECONDS = 15
-TOKENS_A_SECOND = 15
-AUDIO_SECONDS_A_SECOND = 30
-LONGEST_SECONDS = 120
+# How the seconds of GPU to ask for are estimated; cautious guesses.
+SETUP_SECONDS = 15
+TOKENS_PER_SECOND = 15
+AUDIO_SECONDS_PER_SECOND = 30
+MAX_SECONDS = 120
 
 
 class ZeroGPUChat:
-    """An `AudioChat` whose answers borrow a GPU; all else is that of the chat itself."""
+    """An `AudioChat` whose answers borrow a GPU; everything else is delegated to the chat itself."""
 
     def __init__(self, chat: AudioChat):
-        import spaces  # stands ready on ZeroGPU, and nowhere else
+        import spaces  # pyright: ignore[reportMissingImports]  exists only on ZeroGPU
 
-        def generate(messages: list[dict], options: GenerationOptions) -> Iterator[tuple[str, dict]]:
+        def generate(
+            messages: list[Message], options: GenerationOptions
+        ) -> Generator[tuple[str, dict[str, Any]], None, None]:
             reply = chat.stream(messages, options)
             for piece in reply:
-                yield piece, _known(reply)
-            yield "", _known(reply)
+                yield piece, reply.snapshot()
+            yield "", reply.snapshot()
 
         self._chat = chat
         self._generate = spaces.GPU(generate, duration=gpu_seconds)
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._chat, name)
 
-    def stream(self, conversation, options=GenerationOptions(), *, session=None, cancel=None) -> Reply:  # noqa: B008
-        """As `AudioChat.stream`, but `session` is of no use."""
-        reply = Reply(self._chat.info.context_limit)
-        reply._pieces = self._pieces(reply, self._generate(list(conversation), options), cancel)
-        return reply
+    def stream(
+        self,
+        conversation: Sequence[Message],
+        options: GenerationOptions = GenerationOptions(),  # noqa: B008 - frozen
+        *,
+        session: Session | None = None,
+        cancel: threading.Event | None = None,
+    ) -> Reply:
+        """As `AudioChat.stream`, but `session` isn't used."""
 
-    @staticmethod
-    def _pieces(reply: Reply, states: Iterator[tuple[str, dict]], cancel) -> Iterator[str]:
-        for piece, known in states:
-            vars(reply).update(known)
-            if piece:
-                yield piece
-            if reply.finish_reason is None and cancel is not None and cancel.is_set():
-                reply.finish_reason = "cancelled"
-                states.close()  # which tells the other process to stop, and frees the GPU
-                return
+        def produce(reply: Reply) -> Iterator[str]:
+            states = self._generate(list(conversation), options)
+            for piece, snapshot in states:
+                reply.restore(snapshot)
+                if piece:
+                    yield piece
+                if reply.finish_reason is None and cancel is not None and cancel.is_set():
+                    reply.finish_reason = "cancelled"
+                    states.close()  # stops the other process, which frees the GPU
+                    return
+
+        return Reply(self._chat.info.context_limit, produce)
 
     def warm_up(self) -> None:
-        """Nothing: without a visitor there is no GPU."""
+        """Nothing to do: without a question there is no GPU."""
 
 
-def _known(reply: Reply) -> dict:
-    """What is known of a reply, to be sent to another process."""
-    return {name: value for name, value in vars(reply).items() if not name.startswith("_")}
-
-
-def gpu_seconds(messages: Sequence[dict], options: GenerationOptions) -> int:
-    """Seconds of GPU to ask for. ZeroGPU counts them against the visitor's quota, and kills what lasts longer."""
-    heard = 0.0
-    for message in messages:
-        for part in content_parts(message):
-            if part["type"] == "audio":
-                heard += part["clip"].seconds if "clip" in part else len(part["audio"]) / SAMPLE_RATE
-    seconds = SET_UP_SECONDS + options.max_new_tokens / TOKENS_A_SECOND + heard / AUDIO_SECONDS_A_SECOND
-    return round(min(seconds, LONGEST_SECONDS))
+def gpu_seconds(messages: Sequence[Message], options: GenerationOptions) -> int:
+    """Seconds of GPU to ask for. ZeroGPU deducts them from the visitor's quota, and ends whatever takes longer."""
+    audio_seconds = sum(Audio.load(source).seconds for source in conversation_audios(messages))
+    seconds = SETUP_SECONDS + options.max_new_tokens / TOKENS_PER_SECOND + audio_seconds / AUDIO_SECONDS_PER_SECOND
+    return round(min(seconds, MAX_SECONDS))

@@ -23,7 +23,7 @@ WAIT = int(os.environ.get("BROWSER_WAIT", 60_000))  # ms; a busy machine is slow
 
 @pytest.fixture(scope="session")
 def browser():
-    """A headless Chromium. Without one the tests are skipped, on a test server they fail."""
+    """A headless Chromium. Without one the tests are skipped; on a test server they fail."""
     found = CHROMIUM and importlib.util.find_spec("playwright")
     if not found:
         message = "The browser tests need Chromium and playwright: apt install chromium; pip install playwright."
@@ -37,18 +37,18 @@ def browser():
 
 
 class SlowChat(AudioChat):
-    """The tiny model as a test wants it: with a `pause` before each token, or with `words` put into its mouth."""
+    """The tiny model as a test wants it: with a `pause` before each token, or with a `scripted_answer`."""
 
     pause = 0.0
-    words: str | None = None
+    scripted_answer: str | None = None
 
-    def _decode(self, reply, chat, *arguments):
-        if self.words is not None:
-            reply.token_ids = encode_text(self.tokenizer, self.words)
-            reply.text, reply.finish_reason = self.words, "stop"
-            yield self.words
+    def _write(self, reply, *arguments):
+        if self.scripted_answer is not None:
+            reply.token_ids = encode_text(self.tokenizer, self.scripted_answer)
+            reply.text, reply.finish_reason = self.scripted_answer, "stop"
+            yield self.scripted_answer
             return
-        for piece in super()._decode(reply, chat, *arguments):
+        for piece in super()._write(reply, *arguments):
             time.sleep(self.pause)
             yield piece
 
@@ -83,11 +83,11 @@ def demo(page_chat, clips):
     demo = launch(build_demo(page_chat, examples=clips["low"].parent), quiet=True, inline=False)
     yield demo
     demo.close(verbose=False)
-    demo.page_context.visitors.forget_all()
+    demo.page_state.visitors.forget_all()
 
 
 class Visit:
-    """One browser window on the page, with the words a test needs."""
+    """One browser window on the page, with what a test does there."""
 
     def __init__(self, page, visitors, errors):
         self.page = page
@@ -114,7 +114,7 @@ class Visit:
                 arg=number,
             )
             end = time.monotonic() + WAIT / 1000
-            while self.visitors.answering() and time.monotonic() < end:
+            while self.visitors.num_answering() and time.monotonic() < end:
                 self.page.wait_for_timeout(50)
         return self.answers()[number - 1]
 
@@ -169,10 +169,10 @@ def visit(browser, demo, page_chat):
         page.on("pageerror", lambda error: note(str(error)))
         page.goto(demo.local_url)
         page.wait_for_selector("#qa-box textarea")
-        return Visit(page, demo.page_context.visitors, errors)
+        return Visit(page, demo.page_state.visitors, errors)
 
     yield open_page
-    page_chat.pause, page_chat.words = 0.0, None
+    page_chat.pause, page_chat.scripted_answer = 0.0, None
     for context in contexts:
         context.close()
     assert not errors, errors

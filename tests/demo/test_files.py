@@ -11,7 +11,9 @@ from gradio.utils import get_upload_folder
 
 from qwen_audio_chat.demo.texts import text
 
-WORDS = "<|0.00|><|sil|><|0.40|>please<|0.80|>press<|1.10|>one<|1.45|><|sil|><|2.00|>"
+TIMED_WORDS = "<|0.00|><|sil|><|0.40|>please<|0.80|>press<|1.10|>one<|1.45|><|sil|><|2.00|>"
+
+pytestmark = pytest.mark.browser
 
 
 @pytest.fixture
@@ -23,26 +25,26 @@ def exported(clips, tmp_path):
     ]
     messages = [
         {"role": "user", "content": [*audio, {"type": "text", "text": "When is each word of Audio 1 said?"}]},
-        {"role": "assistant", "content": [{"type": "text", "text": WORDS}]},
+        {"role": "assistant", "content": [{"type": "text", "text": TIMED_WORDS}]},
     ]
     path = tmp_path / "talk.json"
     path.write_text(json.dumps({"format": "qwen-audio-chat conversation", "version": 1, "messages": messages}))
     return path
 
 
-def load(visitor, path):
+def import_file(visitor, path):
     visitor.open_sidebar()
     visitor.page.set_input_files("#qa-side input[type=file]", str(path))
 
 
-def test_times_play_exactly_their_piece(visit, exported):
+def test_a_time_plays_exactly_its_span(visit, exported):
     visitor = visit()
     visitor.page.evaluate(
         """() => { window.started = []; const start = AudioBufferSourceNode.prototype.start;
         AudioBufferSourceNode.prototype.start = function (...times) {
             window.started.push([...times, this.buffer.duration]); return start.apply(this, times); }; }"""
     )
-    load(visitor, exported)
+    import_file(visitor, exported)
     visitor.page.wait_for_selector(".qa-piece")
     assert visitor.answers() == ["please press one"]
     assert visitor.page.locator(".qa-piece b").all_inner_texts() == ["please", "press", "one"]
@@ -58,7 +60,7 @@ def test_times_play_exactly_their_piece(visit, exported):
 
 def test_transcripts_download(visit, exported):
     visitor = visit()
-    load(visitor, exported)
+    import_file(visitor, exported)
     visitor.page.wait_for_selector(".qa-download")
     texts = []
     for number in range(2):
@@ -84,7 +86,7 @@ def test_export_and_import_are_inverse(visit, clips, tmp_path):
     assert "- Audio 2: high.wav (1.2 s)" in saved["md"].read_text()
 
     other = visit()
-    load(other, saved["json"])
+    import_file(other, saved["json"])
     other.page.wait_for_selector(".qa-clip >> nth=1")
     assert other.questions() == ["Which <one> is higher?"] and other.answers() == [answer]
     other.say("And now?")
@@ -96,13 +98,13 @@ def test_a_wrong_file_changes_nothing(visit, clips, tmp_path):
     visitor.say("What is it?", clips["low"])
     answer = visitor.wait_answer()
     head = '{"format": "qwen-audio-chat conversation", "messages": '
-    said = '[{"role": "user", "content": [{"type": "text", "text": "%s"}]}]}'
+    asked = '[{"role": "user", "content": [{"type": "text", "text": "%s"}]}]}'
     contents = ["no json", "[1, 2]", '{"format": "other"}', head[:-14] + "}", head + "[]}"]
-    contents += [head + said % words for words in ("bad \\ud800 surrogate", "long " * 5000)]
+    contents += [head + asked % question for question in ("bad \\ud800 surrogate", "long " * 5000)]
     for number, content in enumerate(contents):
         path = tmp_path / f"wrong-{number}.json"
         path.write_text(content)
-        load(visitor, path)
+        import_file(visitor, path)
         assert "not a conversation" in visitor.toast()
     assert visitor.answers() == [answer]
 
@@ -133,7 +135,7 @@ def test_an_empty_conversation_is_not_exported(visit):
 
 def test_a_preset_for_times_plays_what_it_finds(visit, clips, page_chat):
     visitor = visit()
-    page_chat.words = WORDS
+    page_chat.scripted_answer = TIMED_WORDS
     visitor.attach(clips["low"])
     visitor.press("text=Timed words")
     visitor.page.wait_for_function("document.querySelector('#qa-box textarea').value.includes('time of each word')")
@@ -146,7 +148,7 @@ def test_a_preset_for_times_plays_what_it_finds(visit, clips, page_chat):
 
 def test_two_times_pressed_at_once_play_the_second(visit, exported):
     visitor = visit()
-    load(visitor, exported)
+    import_file(visitor, exported)
     visitor.page.wait_for_selector(".qa-piece")
     visitor.page.evaluate(
         """() => { window.started = []; const start = AudioBufferSourceNode.prototype.start;
@@ -161,7 +163,7 @@ def test_two_times_pressed_at_once_play_the_second(visit, exported):
     visitor.page.wait_for_function("!document.querySelector('.qa-piece.qa-playing')")
 
 
-def test_what_is_deleted_falls_silent(visit, tmp_path):
+def test_a_deleted_audio_falls_silent(visit, tmp_path):
     visitor = visit()
     visitor.page.evaluate(
         """() => { window.sounds = []; const play = HTMLMediaElement.prototype.play;

@@ -67,11 +67,11 @@ def test_an_answer_under_way_may_end_before_the_server_does(page_chat, clips, mo
     client = Client(demo.local_url, verbose=False)
     monkeypatch.setattr(page_chat, "pause", 0.005)
     asked = client.submit([handle_file(str(clips["low"]))], "What is it?", api_name="/ask")
-    while not demo.page_context.answering():
+    while not demo.page_state.num_answering():
         time.sleep(0.01)
     drained = threading.Thread(target=drain, args=[demo])
     drained.start()
-    while not demo.page_context.draining:
+    while not demo.page_state.draining:
         time.sleep(0.01)
     health = httpx.get(f"{demo.local_url}health")
     assert (health.status_code, health.json()["answering"]) == (503, 1)
@@ -109,7 +109,7 @@ demo.close()
 
 
 @pytest.mark.parametrize("auth", [None, "me:secret", ("me", "secret")])
-def test_a_public_link_without_a_login_is_told_loudly(folder, auth):
+def test_a_public_link_without_a_login_is_warned_about(folder, auth):
     environment = {k: v for k, v in os.environ.items() if k not in ("GRADIO_TEMP_DIR", "QWEN_AUDIO_CHAT_AUTH")}
     script = SHARED.format(model=str(folder), auth=auth)
     done = subprocess.run(

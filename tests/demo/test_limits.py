@@ -12,16 +12,17 @@ import soundfile
 from gradio.route_utils import delete_files_created_by_app
 from gradio.utils import get_upload_folder
 
+from qwen_audio_chat.audio import audio
 from qwen_audio_chat.audio.decoding import load_audio
-from qwen_audio_chat.demo import ask_handlers as messages
-from qwen_audio_chat.demo import conversation_files
-from qwen_audio_chat.demo import edit_handlers as changes
-from qwen_audio_chat.demo import page_state as context
-from qwen_audio_chat.demo.api_handlers import Programs
+from qwen_audio_chat.demo import conversation_files, page_state
+from qwen_audio_chat.demo.api_handlers import ApiHandlers
+from qwen_audio_chat.demo.edit_handlers import EditHandlers
 from qwen_audio_chat.demo.page import build_demo
-from qwen_audio_chat.demo.render import message_text
+from qwen_audio_chat.demo.page_state import PageState
 from qwen_audio_chat.demo.texts import text
+from qwen_audio_chat.errors import UserError
 from qwen_audio_chat.prompts.conversation import Conversation
+from qwen_audio_chat.prompts.messages import message_text
 
 
 @pytest.fixture
@@ -36,6 +37,7 @@ def tone(tmp_path):
     return make
 
 
+@pytest.mark.browser
 def test_twenty_files_at_once_and_not_one_more(visit, tone):
     visitor = visit()
     files = [tone(f"{number}.wav", 0.3 + number / 100) for number in range(1, 22)]
@@ -49,6 +51,7 @@ def test_twenty_files_at_once_and_not_one_more(visit, tone):
     assert visitor.page.locator(".qa-clip").count() == 20
 
 
+@pytest.mark.browser
 def test_two_hours_are_refused_in_one_sentence(visit, clips, tmp_path):
     visitor = visit()
     visitor.say("What is it?", clips["low"])
@@ -62,6 +65,7 @@ def test_two_hours_are_refused_in_one_sentence(visit, clips, tmp_path):
     assert visitor.page.input_value("#qa-box textarea") == "And this?"
 
 
+@pytest.mark.browser
 def test_a_file_of_500_mb_never_gets_in(visit, clips, tmp_path):
     visitor = visit()
     with (tmp_path / "huge.wav").open("wb") as file:
@@ -73,6 +77,7 @@ def test_a_file_of_500_mb_never_gets_in(visit, clips, tmp_path):
     visitor.wait_answer()
 
 
+@pytest.mark.browser
 @pytest.mark.parametrize(
     ("locale", "split", "full"),
     [
@@ -91,9 +96,10 @@ def test_what_was_split_and_what_left_the_context_is_said(visit, tone, locale, s
     assert visitor.page.locator(".qa-clip").count() == 2, "the page keeps what the model forgets"
 
 
-def test_the_place_in_the_line_is_shown_and_a_full_line_says_so(visit, clips, page_chat, monkeypatch):
+@pytest.mark.browser
+def test_the_place_in_the_queue_is_shown_and_a_full_queue_says_so(visit, clips, page_chat, monkeypatch):
     one, two, three = visit(), visit(), visit(locale="zh-CN")
-    monkeypatch.setattr(context, "MAX_WAITING", 2)
+    monkeypatch.setattr(page_state, "MAX_WAITING", 2)
     page_chat.pause = 0.2
     one.say("Tell me all.", clips["low"])
     one.page.wait_for_selector("#qa-box .stop-button")
@@ -110,29 +116,29 @@ def test_the_place_in_the_line_is_shown_and_a_full_line_says_so(visit, clips, pa
     three.wait_answer()
 
 
-@pytest.mark.parametrize("full", [{"draining": True}, {"limit": 0}], ids=["draining", "full line"])
-def test_second_thoughts_keep_the_answer_when_none_can_come(page_chat, monkeypatch, full):
-    page = context.PageContext(page_chat)
+@pytest.mark.parametrize("full", [{"draining": True}, {"limit": 0}], ids=["draining", "full queue"])
+def test_retry_edit_and_continue_keep_the_answer_when_no_other_can_be_made(page_chat, monkeypatch, full):
+    page = PageState(page_chat)
     page.draining = full.get("draining", False)
-    monkeypatch.setattr(context, "MAX_WAITING", full.get("limit", 40))
+    monkeypatch.setattr(page_state, "MAX_WAITING", full.get("limit", 40))
     request = gr.Request(session_hash="somebody", headers={})
     visitor, _ = page.visitor(request)
-    visitor.conversation, visitor.is_open = Conversation().ask("Why?").answer("Because."), True
-    second = changes.Changes(page)
-    second.retry(request), second.go_on(request)
-    second.edit(gr.EditData(None, {"index": 0, "value": "How?", "previous_value": "Why?"}), request)
+    visitor.conversation, visitor.in_sync = Conversation().ask("Why?").answer("Because."), True
+    editing = EditHandlers(page)
+    editing.retry(request), editing.continue_answer(request)
+    editing.edit(gr.EditData(None, {"index": 0, "value": "How?", "previous_value": "Why?"}), request)
     assert [message_text(message) for message in visitor.conversation] == ["Why?", "Because."]
-    assert not visitor.answering
+    assert not visitor.is_answering
 
 
-def test_programs_are_waited_for_and_refused_once_the_server_drains(page_chat, clips):
-    page = context.PageContext(page_chat)
-    with page.program():
-        assert page.answering() == 1
-    assert page.answering() == 0
+def test_api_requests_are_finished_and_new_ones_refused_once_the_server_drains(page_chat, clips):
+    page = PageState(page_chat)
+    with page.api_request():
+        assert page.num_answering() == 1
+    assert page.num_answering() == 0
     page.draining = True
     with pytest.raises(gr.Error, match=text("draining", "en")):
-        Programs(page).ask([str(clips["low"])], "What is it?")
+        ApiHandlers(page).ask([str(clips["low"])], "What is it?")
 
 
 def test_pictures_of_the_gallery_outlive_the_uploads(page_chat, clips):
@@ -149,30 +155,30 @@ def silence(seconds: float) -> bytes:
     return file.getvalue()
 
 
-def test_small_files_of_long_silence_are_read_no_further_than_there_is_room(page_chat, tmp_path, monkeypatch):
+def test_small_files_of_long_silence_are_decoded_only_while_they_fit(page_chat, tmp_path, monkeypatch):
     read = []
-    monkeypatch.setattr(messages, "load_audio", lambda source: read.append(source) or load_audio(source))
-    page = context.PageContext(page_chat)
+    monkeypatch.setattr(audio, "load_audio", lambda source, **limits: read.append(source) or load_audio(source))
+    page = PageState(page_chat)
     visitor, _ = page.visitor(gr.Request(session_hash="somebody", headers={}))
     sound = {"type": "audio", "name": "a", "wav": base64.b64encode(silence(600)).decode()}
     message = {"role": "user", "content": [sound] * 50}
     path = tmp_path / "bomb.json"
     path.write_text(json.dumps({"format": conversation_files.FORMAT, "messages": [message] * 2}))
-    with pytest.raises(ValueError, match="use a shorter part"):
-        conversation_files.read(path, visitor, "en")
+    with pytest.raises(UserError, match="use a shorter part"):
+        conversation_files.read(path, visitor, visitor.begin_reading())
     assert len(read) <= 2
     read.clear()
     with pytest.raises(gr.Error, match="use a shorter part"):
-        Programs(page).listen(" ".join(["data:audio/flac;base64," + sound["wav"]] * 20), "What?")
-    assert len(read) <= 2 and page.answering() == 0
+        ApiHandlers(page).listen(" ".join(["data:audio/flac;base64," + sound["wav"]] * 20), "What?")
+    assert len(read) <= 2 and page.num_answering() == 0
 
 
 @pytest.mark.parametrize(
     "messages", ["1" * 5000, '[{"role": "user", "content": [{"type": "audio", "name": "a", "wav": "\u00e9"}]}]']
 )
-def test_a_damaged_conversation_is_told_in_one_sentence(page_chat, tmp_path, messages):
-    visitor, _ = context.PageContext(page_chat).visitor(gr.Request(session_hash="somebody", headers={}))
+def test_a_damaged_conversation_is_refused_in_one_sentence(page_chat, tmp_path, messages):
+    visitor, _ = PageState(page_chat).visitor(gr.Request(session_hash="somebody", headers={}))
     path = tmp_path / "damaged.json"
     path.write_text(f'{{"format": "{conversation_files.FORMAT}", "messages": {messages}}}', encoding="utf-8")
-    with pytest.raises(ValueError, match="^a part of it is missing or damaged.$"):
-        conversation_files.read(path, visitor, "en")
+    with pytest.raises(UserError, match="^a part of it is missing or damaged.$"):
+        conversation_files.read(path, visitor, visitor.begin_reading())

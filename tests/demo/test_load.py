@@ -13,7 +13,7 @@ def test_twenty_at_once_are_served_in_order_and_leave_nothing(demo, page_chat, c
     finished = [visit.finished for visit in visits]
     assert finished == sorted(finished), "first come, first served"
     places = [max(visit.places) for visit in visits]
-    assert max(places) > 5, f"the places in the line were told: {places}"
+    assert max(places) > 5, f"the places in the queue were shown: {places}"
 
     for _ in range(100):
         if not page_chat.sessions._sessions and not demo.state_holder.session_data:
@@ -21,4 +21,4 @@ def test_twenty_at_once_are_served_in_order_and_leave_nothing(demo, page_chat, c
         time.sleep(0.1)
     assert not page_chat.sessions._sessions, "key-value caches go with their pages"
     assert not demo.state_holder.session_data, "and so does what Gradio keeps of each page"
-    assert demo.page_context.visitors.answering() == 0
+    assert demo.page_state.visitors.num_answering() == 0

@@ -7,6 +7,8 @@ import soundfile
 from qwen_audio_chat.audio.decoding import load_audio
 from qwen_audio_chat.prompts.questions import question
 
+pytestmark = pytest.mark.browser
+
 
 def test_two_clips_answer_and_follow_up(visit, clips, demo):
     visitor = visit()
@@ -39,7 +41,7 @@ def test_answer_streams_in(visit, clips, page_chat):
     page_chat.pause = 0.1
     visitor.say("What is it?", clips["low"])
     visitor.page.wait_for_function("window.seen.size > 4")
-    assert visitor.visitors.answering()
+    assert visitor.visitors.num_answering()
     page_chat.pause = 0.0
     visitor.wait_answer()
 
@@ -60,7 +62,7 @@ def test_audio_alone_gets_a_question(visit, clips):
     assert visitor.questions() == ["What do you hear?"]
 
 
-def test_stop_keeps_what_was_said_and_continue_goes_on(visit, clips, page_chat):
+def test_stop_keeps_the_text_and_continue_adds_to_it(visit, clips, page_chat):
     visitor = visit()
     page_chat.pause = 0.1
     visitor.say("Tell me all.", clips["low"])
@@ -81,7 +83,7 @@ def test_stop_keeps_what_was_said_and_continue_goes_on(visit, clips, page_chat):
     assert len(visitor.answers()) == 1
 
 
-def test_a_long_transcript_goes_on_with_the_part_in_which_it_was_stopped(visit, tmp_path, page_chat):
+def test_a_long_transcript_continues_with_the_part_in_which_it_was_stopped(visit, tmp_path, page_chat):
     speech = tmp_path / "long.wav"
     soundfile.write(speech, 0.1 * np.random.default_rng(0).standard_normal(25 * 16000), 16000)
     visitor = visit()

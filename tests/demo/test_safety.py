@@ -12,6 +12,7 @@ SECRET = "root:x:0"  # what /etc/passwd begins with
 META = {"_type": "gradio.FileData"}
 
 
+@pytest.mark.browser
 def test_two_visitors_see_only_their_own(visit, clips):
     one, two = visit(), visit()
     one.say("A question about apples", clips["low"])
@@ -30,6 +31,7 @@ def test_two_visitors_see_only_their_own(visit, clips):
     assert mine.rsplit("/", 1)[0] != theirs.rsplit("/", 1)[0], "folders that nobody can guess"
 
 
+@pytest.mark.browser
 def test_a_closed_page_frees_the_model(visit, clips, demo, page_chat):
     visitor = visit()
     visitor.say("What is it?", clips["low"])
@@ -45,6 +47,7 @@ def test_a_closed_page_frees_the_model(visit, clips, demo, page_chat):
     pytest.fail("the key-value cache outlives its page")
 
 
+@pytest.mark.browser
 def test_text_is_never_markup_nor_path(visit, clips):
     visitor = visit()
     nasty = "<img src=x onerror='window.owned=1'> <audio>/etc/passwd</audio> <|im_end|> &lt;b&gt; **x** 🎧 שלום"
@@ -63,14 +66,15 @@ NASTY = (
 )
 
 
+@pytest.mark.browser
 def test_the_answer_is_never_markup(visit, clips, page_chat, demo):
     visitor = visit()
     requests = []
     visitor.page.on("request", lambda request: requests.append(request.url))
-    page_chat.words = NASTY
+    page_chat.scripted_answer = NASTY
     visitor.say("What is it?", clips["low"])
     assert visitor.wait_answer().replace("\u200b", "") == NASTY
-    page_chat.words = None
+    page_chat.scripted_answer = None
     visitor.say("And what did you say?")
     visitor.wait_answer(2)
     visitor.page.wait_for_timeout(300)
@@ -80,6 +84,7 @@ def test_the_answer_is_never_markup(visit, clips, page_chat, demo):
     assert visitor.page.locator(tags).count() == 0
 
 
+@pytest.mark.browser
 def test_right_to_left_text_reads_from_the_right(visit):
     visitor = visit()
     visitor.say("שלום עולם, מה שומעים?")
@@ -88,6 +93,7 @@ def test_right_to_left_text_reads_from_the_right(visit):
     assert visitor.page.locator("#qa-chat .user .message-content").first.evaluate(style) == ["plaintext", True]
 
 
+@pytest.mark.browser
 def test_bad_messages_get_one_sentence_and_stay(visit, clips):
     visitor = visit()
     visitor.page.press("#qa-box textarea", "Enter")
@@ -180,7 +186,7 @@ def test_no_endpoint_reads_a_path_of_the_server(demo, path, meta, opened):
         "monitoring",
     ],
 )
-def test_closed_doors(demo, address):
+def test_unused_routes_are_blocked(demo, address):
     answer = httpx.get(f"{demo.local_url}{address}")
     assert answer.status_code in (401, 403, 404)
     assert SECRET not in answer.text

@@ -1,4 +1,4 @@
-"""ZeroGPU with a stand-in for its package, whose processes are as far away as the real ones: all is pickled."""
+"""ZeroGPU with a stand-in for its package, which pickles all arguments and results as the real one does."""
 
 import pickle
 import sys
@@ -7,7 +7,9 @@ import types
 
 import pytest
 
+from qwen_audio_chat.audio.audio import Audio
 from qwen_audio_chat.commands import serve_command as command
+from qwen_audio_chat.demo.page_audio import question_message
 from qwen_audio_chat.demo.visitors import Visitors
 from qwen_audio_chat.engine.sampling import GenerationOptions
 from qwen_audio_chat.prompts.conversation import Conversation
@@ -17,11 +19,11 @@ OPTIONS = GenerationOptions(max_new_tokens=12)
 
 @pytest.fixture
 def spaces(monkeypatch):
-    """A module `spaces` that notes what was asked of it."""
+    """A module `spaces` that records what was asked of it."""
     asked = []
 
     def gpu(task, duration):
-        def far_away(*arguments):
+        def in_other_process(*arguments):
             arguments = pickle.loads(pickle.dumps(arguments))
             asked.append(duration(*arguments))
             try:
@@ -31,7 +33,7 @@ def spaces(monkeypatch):
                 asked.append("closed")
                 raise
 
-        return far_away
+        return in_other_process
 
     module = types.ModuleType("spaces")
     module.GPU, module.asked = gpu, asked
@@ -50,15 +52,13 @@ def borrowing(spaces, tiny_chat, monkeypatch):
     monkeypatch.setattr(page, "build_demo", lambda chat: chat)
     args = types.SimpleNamespace(quantization="auto")
     chat = command._build(args)
-    assert loaded == ["none"] and spaces.asked == [], "no GPU is asked for before somebody has a question"
+    assert loaded == ["none"] and spaces.asked == [], "no GPU is asked for before there is a question"
     return chat
 
 
 def test_answers_are_the_same_on_a_borrowed_gpu(borrowing, spaces, tiny_chat, clip, tmp_path):
     visitor = Visitors(borrowing).get("someone")
-    audio = visitor.add_clip("tone.wav", clip(2.0))
-    part = {"type": "audio", "audio": str(audio.wav), "clip": audio}
-    messages = [{"role": "user", "content": [part, {"type": "text", "text": "What is it?"}]}]
+    messages = [question_message("What is it?", [visitor.add_audio("tone.wav", Audio(clip(2.0)))])]
     there = borrowing.stream(messages, OPTIONS, session=visitor.session)
     pieces = list(there)
     here = tiny_chat.stream(messages, OPTIONS).finish()
