@@ -58,7 +58,8 @@ class AudioChat:
         model, processor: as loaded by `model.checkpoint.load_model`.
         name: shown to users.
         precision: shown to users, such as "bfloat16" or "packed 8-bit".
-        max_cache_bytes: bound on the key-value caches kept between turns, over all sessions.
+        max_cache_bytes: bound on the key-value caches kept between turns, over all sessions (default: 2 GiB, or 60 % of
+            what is free on a GPU once the model is loaded).
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class AudioChat:
         name: str,
         precision: str,
         is_pocket: bool = False,
-        max_cache_bytes: int = 2 * 2**30,
+        max_cache_bytes: int | None = None,
     ):
         self.model = model.eval()
         self.processor = processor
@@ -77,7 +78,7 @@ class AudioChat:
         self.engine = Engine(self.model)
         is_pretrained = getattr(model.generation_config, "chat_format", "chatml") == "raw"
         self.info = ModelInfo(name, str(model.device), precision, is_pocket, self.engine.context_limit, is_pretrained)
-        self.sessions = SessionStore(max_cache_bytes)
+        self.sessions = SessionStore(max_cache_bytes or self.engine.spare_cache_bytes())
         eos = model.generation_config.eos_token_id
         self.stop_ids = set(eos if isinstance(eos, list) else [eos])
         self.forbidden_ids = self._unsayable_ids()
@@ -136,18 +137,21 @@ class AudioChat:
         audios = [Audio.load(source) for source in conversation_audios(messages)]
         prompt = self._fit(reply, messages, audios, options)
         signature = prompt_signature(prompt, audios)
-        cache, reused = self.engine.reuse(*session.take_cache(), signature)
+        kept, held, turn = self.sessions.take_cache(session)
+        cache, reused = self.engine.reuse(kept, held, signature)
         reply.stats.prompt_tokens, reply.stats.reused_tokens = len(prompt.input_ids), reused
-
-        logits = None
-        embeddings = self._embed(prompt, audios, session, reused, is_cancelled)
-        if embeddings is not None:
-            logits = self.engine.prefill(embeddings, cache, is_cancelled)
-        if logits is None:
-            reply.finish_reason = "cancelled"
-            return
         limit = min(options.max_new_tokens, self.info.context_limit - len(prompt.input_ids))
+
+        is_intact = False  # an error within a pass leaves layers of unequal length, which nobody may use again
         try:
+            logits = None
+            embeddings = self._embed(prompt, audios, session, reused, is_cancelled)
+            if embeddings is not None:
+                logits = self.engine.prefill(embeddings, cache, is_cancelled)
+            if logits is None:
+                reply.finish_reason = "cancelled"
+                is_intact = True
+                return
             scorer = self._joint_scorer(messages, audios, session)
             if scorer is None:
                 sampler = Sampler(options, prompt.input_ids, self.forbidden_ids, logits.device)
@@ -155,10 +159,15 @@ class AudioChat:
             else:
                 tokens = beam_search(self.engine.next_logits_of_each, logits, cache, scorer, limit, is_cancelled)
             yield from self._write(reply, tokens, limit, is_cancelled, started)
+            is_intact = True
+        except GeneratorExit:  # the reader left between two tokens
+            is_intact = True
+            raise
         finally:
-            held = np.concatenate([signature, np.array(reply.token_ids, dtype=np.int64)])[: cache.get_seq_length()]
-            self.sessions.keep_cache(session, cache, held)
-            session.trim()
+            if is_intact:
+                positions = np.concatenate([signature, np.array(reply.token_ids, dtype=np.int64)])
+                self.sessions.keep_cache(session, cache, positions[: cache.get_seq_length()], turn)
+            self.sessions.trim(session)
 
     def _write(self, reply: Reply, tokens: Iterator[int], limit: int, is_cancelled, started: float) -> Iterator[str]:
         """Tokens to text, until the answer ends; fills in the reply."""
@@ -219,7 +228,7 @@ class AudioChat:
             clip.release()
             return embeddings
 
-        return session.embedding(clip.key, encode)
+        return self.sessions.embedding(session, clip.key, encode)
 
     def _embed(self, prompt: EncodedChat, audios, session: Session, start: int, is_cancelled) -> torch.Tensor | None:
         """Embeddings [1, length, hidden_size] of the prompt from `start` on; None if cancelled between two clips."""

@@ -55,6 +55,12 @@ class Reply:
             pass
         return self
 
+    def close(self) -> None:
+        """Stop the work where it stands, and free what it holds; what was read stays. To be called by the reader."""
+        close = getattr(self._pieces, "close", None)
+        if close is not None:
+            close()
+
     def snapshot(self) -> dict[str, Any]:
         """All attributes, to send to another process, where `restore` takes them."""
         return {name: value for name, value in vars(self).items() if not name.startswith("_")}

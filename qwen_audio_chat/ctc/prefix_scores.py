@@ -55,7 +55,7 @@ class CTCPrefixScorer:
     """
 
     def __init__(self, log_probs: torch.Tensor, single: int = 0):
-        log_probs = log_probs.double().cpu()
+        log_probs = log_probs.cpu().double()  # in this order: an Apple GPU has no float64
         best = log_probs.amax(-1, keepdim=True)
         self.odds, self.units = (log_probs - best).exp().contiguous(), best[:, 0].exp()
         self.single = single

@@ -37,6 +37,13 @@ class Engine:
         self._decode_step = DecodeStep(model)
         self._pool = ThreadPoolExecutor(self._threads, "decode", torch.set_num_threads, (1,))
 
+    def spare_cache_bytes(self) -> int:
+        """Memory for key-value caches between turns: 2 GiB, or 60 % of what is free on the model's GPU."""
+        if self.model.device.type != "cuda":
+            return 2 * 2**30
+        free, _ = torch.cuda.mem_get_info(self.model.device)
+        return int(0.6 * free)
+
     @property
     def has_ctc_head(self) -> bool:
         """Whether the model has a CTC head, by which transcripts are searched and timed."""

@@ -167,11 +167,11 @@ class QwenAudioModel(QwenAudioPreTrainedModel):
             ValueError: `input_ids` has more or fewer placeholders than there are frames.
         """
         embeddings = self.get_input_embeddings()(input_ids)
-        if not audio_features:
-            return embeddings
         start, end = self.projector.boundary_embeddings.weight.to(embeddings.dtype)
         embeddings = torch.where((input_ids == self.config.audio_start_id)[..., None], start, embeddings)
         embeddings = torch.where((input_ids == self.config.audio_end_id)[..., None], end, embeddings)
+        if not audio_features:  # also where a reused prefix ends just before `</audio>`
+            return embeddings
         is_placeholder = input_ids == self.config.audio_token_id
         placeholders = int(is_placeholder.sum())
         features = torch.cat(audio_features).to(embeddings.device, embeddings.dtype)

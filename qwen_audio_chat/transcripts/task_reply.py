@@ -65,7 +65,8 @@ class TaskReply(Reply):
         self.progress: Progress = progress
         self._before = progress
         self._chat, self._task, self._options, self._cancel = chat, task, options, cancel
-        self._session = session or Session()
+        self._session = session or Session()  # of the whole audio
+        self._part_session = Session()  # never opened: the parts leave the visitor's conversation as it is
         self._request = request
 
     def _answer(self, audio: Audio) -> Iterator[str]:
@@ -97,7 +98,9 @@ class TaskReply(Reply):
         """Transcribe a piece and align its words with the sound; in one go, since times need the whole transcript."""
         tokenizer = self._chat.tokenizer
         transcript = " ".join(reply.finish().text for _, reply in self._ask(parts, without_times(self._task)))
-        words = self._chat.time_words(transcript, piece, self._session)
+        # A piece of one part was encoded when that was asked about.
+        session = self._part_session if len(parts) == 1 else self._session
+        words = self._chat.time_words(transcript, piece, session)
         if is_whole and not words:  # silence, or text without any character of the alphabet
             added = self._add(transcript, encode_text(tokenizer, transcript))
         else:
@@ -131,7 +134,7 @@ class TaskReply(Reply):
         """Each part with the answer about it, to be read to its end before the next; a cancelled one is the last."""
         for part in parts:
             message = self._request(task, part)
-            reply = self._chat.stream([message], self._options, session=self._session, cancel=self._cancel)
+            reply = self._chat.stream([message], self._options, session=self._part_session, cancel=self._cancel)
             yield part, reply
             first_token = self.stats.ttft_s
             self.stats, self.finish_reason = reply.stats, reply.finish_reason
