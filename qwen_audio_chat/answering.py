@@ -8,9 +8,9 @@ from .audio.audio import Audio
 from .chat import AudioChat
 from .engine.sampling import GenerationOptions
 from .engine.sessions import Session
-from .prompts.messages import Message, conversation_audios, message_text
+from .prompts.messages import Message, Progress, conversation_audios, message_text
 from .prompts.questions import QUESTIONS, task_prompt, wants_transcript
-from .reply import Progress, Reply
+from .reply import Reply
 from .transcripts.task_reply import TaskReply
 
 

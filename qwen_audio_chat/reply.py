@@ -4,14 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-
-@dataclass(frozen=True)
-class Progress:
-    """How much of an audio that is answered in parts is done: finished parts, and what was said about them."""
-
-    parts: int = 0
-    characters: int = 0
-    tokens: int = 0
+from .prompts.messages import Progress
 
 
 @dataclass

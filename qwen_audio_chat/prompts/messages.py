@@ -7,16 +7,23 @@ Text is always plain text: it never becomes a special token, and never opens a f
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 from ..errors import UserError
 from .tags import TaskPrompt
 
-if TYPE_CHECKING:
-    from ..reply import Progress
-
 ROLES = ("system", "user", "assistant")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How much of an audio that is answered in parts is done: finished parts, and what was said about them."""
+
+    parts: int = 0
+    characters: int = 0
+    tokens: int = 0
 
 
 class TextPart(TypedDict):
@@ -54,7 +61,7 @@ class Message(TypedDict):
     task: NotRequired[TaskPrompt]
     finish_reason: NotRequired[str]
     notices: NotRequired[list[str]]
-    progress: NotRequired["Progress"]
+    progress: NotRequired[Progress]
 
 
 def user_message(text: str = "", audios: Sequence[Any] = ()) -> Message:

@@ -14,10 +14,10 @@ from ..chat import AudioChat
 from ..engine.sampling import GenerationOptions
 from ..engine.sessions import Session
 from ..prompts.chatml import encode_text, encode_timed_words
-from ..prompts.messages import Message, user_message
+from ..prompts.messages import Message, Progress, user_message
 from ..prompts.tags import TIMES_BEGIN, TaskPrompt, TimedWord, strip_tags, write_words
 from ..prompts.tokenizer import token_ids
-from ..reply import Progress, Reply
+from ..reply import Reply
 
 
 def task_message(task: TaskPrompt, audio: Any) -> Message:
