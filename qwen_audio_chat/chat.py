@@ -6,7 +6,7 @@ key-value cache of the last prompt and answer. Nothing is shared between two ses
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -116,9 +116,10 @@ class AudioChat:
     ) -> Reply:
         """Answer the last message of a conversation, or continue it if it is the assistant's.
 
-        The work is done while the reply is read. Setting `cancel` ends it within one token or one prefill chunk. The
-        conversation itself is never changed: append `reply.text` and `reply.token_ids` to keep an answer. Where the
-        model has a CTC head, a transcript is found by beam search, whatever the options say about sampling.
+        The work is done while the reply is read. Setting `cancel` ends it within one token, or within one layer of a pass
+        over audio or prompt. The conversation itself is never changed: append `reply.text` and `reply.token_ids` to keep
+        an answer. Where the model has a CTC head, a transcript is found by beam search, whatever the options say about
+        sampling.
 
         Raises:
             ChatError: while reading, the conversation is empty or too long for the model.
@@ -217,28 +218,30 @@ class AudioChat:
             audio: of at most 30 s.
             session: keeps the audio's embeddings.
         """
-        log_probs = ctc_log_probs(self.model, self._encode(audio, session))
+        frames = self._encode(audio, session, lambda: False)
+        assert frames is not None, "nobody cancels this"
+        log_probs = ctc_log_probs(self.model, frames)
         return word_times(text, log_probs.numpy(force=True), self.model.config.ctc_alphabet)
 
-    def _encode(self, clip: Audio, session: Session) -> torch.Tensor:
-        """Embeddings [tokens, hidden_size] of a clip of at most 30 s, computed once per session."""
+    def _encode(self, clip: Audio, session: Session, is_cancelled: Callable[[], bool]) -> torch.Tensor | None:
+        """Embeddings [tokens, hidden_size] of a clip of at most 30 s, computed once per session; None if cancelled."""
 
-        def encode() -> torch.Tensor:
-            embeddings = self.engine.encode(clip.log_mel(self.processor.num_mel_bins))
+        def encode() -> torch.Tensor | None:
+            embeddings = self.engine.encode(clip.log_mel(self.processor.num_mel_bins), is_cancelled)
             clip.release()
             return embeddings
 
         return self.sessions.embedding(session, clip.key, encode)
 
     def _embed(self, prompt: EncodedChat, audios, session: Session, start: int, is_cancelled) -> torch.Tensor | None:
-        """Embeddings [1, length, hidden_size] of the prompt from `start` on; None if cancelled between two clips."""
+        """Embeddings [1, length, hidden_size] of the prompt from `start` on; None if cancelled."""
         clips = []
         for slot in prompt.slots:
             if slot.end <= start:
                 continue
-            if is_cancelled():
+            clip = self._encode(audios[slot.audio].pieces()[slot.piece], session, is_cancelled)
+            if clip is None:
                 return None
-            clip = self._encode(audios[slot.audio].pieces()[slot.piece], session)
             clips.append(clip[max(start - slot.start, 0) :])
         return self.engine.embed(prompt.input_ids[start:], clips)
 
@@ -251,7 +254,8 @@ class AudioChat:
         asked = conversation_audios(messages[-1:]) or conversation_audios(messages)
         if not self.has_ctc_head or len(asked) != 1 or not messages or not wants_transcript(messages[-1]):
             return None
-        frames = torch.cat([self._encode(piece, session) for piece in audios[-1].pieces()])
+        pieces = [self._encode(piece, session, lambda: False) for piece in audios[-1].pieces()]  # known from the prompt
+        frames = torch.cat([piece for piece in pieces if piece is not None])
         return joint_scorer_for(self.model, self.tokenizer, frames, self.stop_ids, said)
 
     def _fit(self, reply: Reply, messages: Sequence[Message], audios: Sequence[Audio], options) -> EncodedChat:

@@ -54,8 +54,9 @@ class KeyValueCache(Cache):
 
     def keep(self, length: int) -> None:
         """Forget everything after the first `length` positions."""
-        if (surplus := self.get_seq_length() - length) > 0:
-            self.crop(-surplus)
+        for layer in self.layers:
+            if layer.get_seq_length() > length:
+                layer.keys, layer.values = (buffer[..., :length, :] for buffer in layer.buffers)
 
     def copy_from(self, other: "KeyValueCache", shared: int) -> None:
         """Become a copy of `other`; the first `shared` positions are equal already, unless this cache is empty."""

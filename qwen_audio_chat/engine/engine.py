@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -12,7 +13,13 @@ from ..model import QwenAudioForConditionalGeneration
 from ..model.decoder import ntk_alpha
 from .cache import KeyValueCache
 from .decode_step import DecodeStep
-from .generation import prefill
+
+PREFILL_CHUNK = {"cuda": 2048}  # tokens in one pass, by device: more for a GPU, which waits for Python between passes
+DEFAULT_PREFILL_CHUNK = 512
+
+
+class _Cancelled(Exception):
+    """A pass was cancelled between two layers."""
 
 
 class Engine:
@@ -36,6 +43,10 @@ class Engine:
         self._threads = torch.get_num_threads()
         self._decode_step = DecodeStep(model)
         self._pool = ThreadPoolExecutor(self._threads, "decode", torch.set_num_threads, (1,))
+        self._is_cancelled: Callable[[], bool] = _never
+        # A pass over a long prompt takes minutes for a large model on a CPU: a cancel ends it within one layer.
+        for layer in (*model.model.audio_tower.layers, *cast(Any, model.model.language_model).layers):
+            layer.register_forward_pre_hook(self._stop_if_cancelled)
 
     def spare_cache_bytes(self) -> int:
         """Memory for key-value caches between turns: 2 GiB, or 60 % of what is free on the model's GPU."""
@@ -50,40 +61,59 @@ class Engine:
         return self.model.ctc_head is not None
 
     @contextmanager
-    def _lane(self, threads: int) -> Iterator[None]:
+    def _lane(self, threads: int, is_cancelled: Callable[[], bool] | None = None) -> Iterator[None]:
         """One pass, alone on the device. A caller who pauses between two passes blocks nobody.
 
         PyTorch keeps the number of threads per calling thread, and any thread of a server may be the caller.
         """
         with self._lock:
             torch.set_num_threads(threads)
+            self._is_cancelled = is_cancelled or _never
             try:
                 yield
             finally:
+                self._is_cancelled = _never
                 torch.set_num_threads(self._threads)
 
+    def _stop_if_cancelled(self, *_) -> None:
+        if self._is_cancelled():
+            raise _Cancelled
+
     @torch.inference_mode()
-    def encode(self, log_mel: torch.Tensor) -> torch.Tensor:
-        """Embeddings [tokens, hidden_size] of one clip from its log-mel [mel bins, frames]."""
+    def encode(self, log_mel: torch.Tensor, is_cancelled: Callable[[], bool]) -> torch.Tensor | None:
+        """Embeddings [tokens, hidden_size] of one clip from its log-mel [mel bins, frames]; None if cancelled."""
         features = log_mel.to(self.model.device)[None]
         lengths = torch.tensor([features.shape[-1]], device=features.device)
-        with self._lane(self._threads):
-            return self.model.get_audio_features(features, lengths)[0]
+        try:
+            with self._lane(self._threads, is_cancelled):
+                return self.model.get_audio_features(features, lengths)[0]
+        except _Cancelled:
+            return None
 
     @torch.inference_mode()
     def embed(self, ids: Sequence[int], clips: Sequence[torch.Tensor]) -> torch.Tensor:
         """Embeddings [1, len(ids), hidden_size] of a prompt, its placeholders filled with the clips' in order."""
         return self.model.model.embed(torch.tensor([list(ids)], device=self.model.device), list(clips))
 
+    @torch.inference_mode()
     def prefill(
         self, embeddings: torch.Tensor, cache: KeyValueCache, is_cancelled: Callable[[], bool]
     ) -> torch.Tensor | None:
-        """Feed [1, length, hidden_size] after what the cache holds: logits [1, vocabulary], None if cancelled."""
-        return prefill(self._forward, embeddings, cache, is_cancelled)
+        """Feed [1, length, hidden_size] after what the cache holds: logits [1, vocabulary], None if cancelled.
 
-    def _forward(self, **inputs):
-        with self._lane(self._threads):
-            return self.model(**inputs)
+        A cancel takes effect within one layer; the cache then holds the part of the prompt that was finished.
+        """
+        logits = None
+        for chunk in embeddings.split(PREFILL_CHUNK.get(self.model.device.type, DEFAULT_PREFILL_CHUNK), dim=1):
+            finished = cache.get_seq_length()
+            try:
+                with self._lane(self._threads, is_cancelled):
+                    outputs = self.model(inputs_embeds=chunk, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            except _Cancelled:
+                cache.keep(finished)
+                return None
+            logits = outputs.logits[:, -1]
+        return logits
 
     def next_logits(self, token: int, cache: KeyValueCache) -> torch.Tensor:
         """Feed one token after what the cache holds: logits [1, vocabulary] of the next."""
@@ -119,6 +149,10 @@ class Engine:
         common = min(common, len(signature) - 1)
         cache.keep(common)
         return cache, common
+
+
+def _never() -> bool:
+    return False
 
 
 def _same_base(first: torch.Tensor | None, second: torch.Tensor | None) -> bool:

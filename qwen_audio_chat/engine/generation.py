@@ -1,4 +1,4 @@
-"""Prefill and decode; a guard against loops, and text that never splits a character."""
+"""Decoding: tokens from logits, a guard against loops, and text that never splits a character."""
 
 from collections.abc import Callable, Iterator
 
@@ -7,8 +7,6 @@ from transformers import PreTrainedTokenizerFast
 
 from .cache import KeyValueCache
 from .sampling import Sampler
-
-PREFILL_CHUNK = 512  # tokens in one pass; a cancel waits for one chunk at most
 
 
 class RepetitionGuard:
@@ -54,19 +52,6 @@ class TextStream:
 
     def _decode(self) -> str:
         return str(self.tokenizer.decode(self.pending, skip_special_tokens=False, clean_up_tokenization_spaces=False))
-
-
-@torch.inference_mode()
-def prefill(
-    model, embeddings: torch.Tensor, cache: KeyValueCache, is_cancelled: Callable[[], bool]
-) -> torch.Tensor | None:
-    """Feed the new part of a prompt, [1, length, hidden_size], in chunks: logits [1, vocabulary], None if cancelled."""
-    logits = None
-    for chunk in embeddings.split(PREFILL_CHUNK, dim=1):
-        if is_cancelled():
-            return None
-        logits = model(inputs_embeds=chunk, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]
-    return logits
 
 
 @torch.inference_mode()

@@ -69,11 +69,17 @@ class SessionStore:
             session.cache = session.signature = None
             session.embeddings.clear()
 
-    def embedding(self, session: Session, key: bytes, encode: Callable[[], torch.Tensor]) -> torch.Tensor:
-        """The embeddings [tokens, hidden_size] of the clip with this key, encoded when they are first needed."""
+    def embedding(self, session: Session, key: bytes, encode: Callable[[], torch.Tensor | None]) -> torch.Tensor | None:
+        """The embeddings [tokens, hidden_size] of the clip with this key, encoded when they are first needed.
+
+        None where `encode` returns None, because it was cancelled.
+        """
         with self._lock:
             known = session.embeddings.get(key)
-        embedding = encode().cpu() if known is None else known[1]
+        embedding = encode() if known is None else known[1]
+        if embedding is None:
+            return None
+        embedding = embedding.cpu()
         with self._lock:
             session.embeddings[key] = next(self._clock), embedding
         return embedding
