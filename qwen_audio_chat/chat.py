@@ -116,10 +116,10 @@ class AudioChat:
     ) -> Reply:
         """Answer the last message of a conversation, or continue it if it is the assistant's.
 
-        The work is done while the reply is read. Setting `cancel` ends it within one token, or within one layer of a pass
-        over audio or prompt. The conversation itself is never changed: append `reply.text` and `reply.token_ids` to keep
-        an answer. Where the model has a CTC head, a transcript is found by beam search, whatever the options say about
-        sampling.
+        The work is done while the reply is read. Setting `cancel` ends it within one token, or within one layer of a
+        pass over audio or prompt. The conversation itself is never changed: append `reply.text` and `reply.token_ids`
+        to keep an answer. Where the model has a CTC head, a transcript is found by beam search, whatever the options
+        say about sampling.
 
         Raises:
             ChatError: while reading, the conversation is empty or too long for the model.
