@@ -2,9 +2,9 @@
 
     python -m tests.full_size --folder /somewhere/with/space
 
-Writes a bfloat16 checkpoint of the official layout and shape in shards, loads it in 4 bits, answers one turn about a
-30 s clip, and prints one JSON line: load time, peak memory of its own (RssAnon: mapped shards don't count), time to
-the first token, tokens per second beside what the memory's bandwidth allows. The checkpoint is deleted afterwards.
+Writes a bfloat16 checkpoint of the official layout and shape in shards, loads it in 4 bits, answers one question about
+a 30 s clip, and prints one JSON line: load time, peak of its own memory (RssAnon, without mapped shards), time to the
+first token, tokens per second, and their share of what the memory bandwidth allows. Then it deletes the checkpoint.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import shutil
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -33,7 +34,7 @@ SHARD_BYTES = 1_900_000_000
 
 
 def write_checkpoint(folder: Path) -> None:
-    """Random weights of the usual scale; one block of noise serves all of them, read from different offsets."""
+    """Random weights of the usual scale, all taken from one block of noise at different offsets."""
     folder.mkdir(parents=True)
     noise = 0.02 * torch.randn(50_000_017).bfloat16()
     index, shard, size = {}, {}, 0
@@ -77,8 +78,8 @@ class PeakMemory:
         self.thread.join()
 
 
-def measure(folder: Path, new_tokens: int) -> dict:
-    """Load and answer once."""
+def measure(folder: Path, new_tokens: int) -> dict[str, Any]:
+    """Load the model and answer once."""
     start = time.perf_counter()
     with PeakMemory() as loading:
         model, processor = load_model(folder, device="cpu", quantization="int4")
@@ -89,6 +90,7 @@ def measure(folder: Path, new_tokens: int) -> dict:
     with PeakMemory() as answering:
         question = Conversation().ask("What is it?", [clip])
         stats = chat.stream(question, GenerationOptions(max_new_tokens=new_tokens)).finish().stats
+    assert stats.ttft_s is not None and stats.tokens_per_s is not None
     bandwidth, read = read_gb_per_s(1024), gb_per_token(chat)
     return {
         "precision": model.precision,
@@ -106,9 +108,9 @@ def measure(folder: Path, new_tokens: int) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--folder", type=Path, required=True, help="a new folder on a disk with 17 GB free")
-    parser.add_argument("--new-tokens", type=int, default=16)
+    parser.add_argument("--new-tokens", type=int, default=16, help="length of the answer (default: %(default)s)")
     arguments = parser.parse_args()
     try:
         write_checkpoint(arguments.folder)

@@ -1,1 +1,1 @@
-"""How fast a model answers on this machine, as figures, as shares of the machine's limits, and beside its peers."""
+"""How fast a model answers on this machine, in relation to the machine's limits and to other libraries."""

@@ -1,4 +1,4 @@
-"""What is measured: each function times one thing on a loaded `AudioChat`, several times, and returns medians."""
+"""The measurements: each function times one thing on a loaded `AudioChat`, several times, and returns medians."""
 
 import resource
 import sys
@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from statistics import median
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ QUESTIONS = (
 
 
 def timed(call: Callable[[], object], repeats: int) -> float:
-    """Median seconds of a call, after one that isn't counted."""
+    """Median seconds of a call, after a first one that isn't counted."""
     call()
     return median(_seconds(call) for _ in range(repeats))
 
@@ -42,7 +43,7 @@ def _seconds(call: Callable[[], object]) -> float:
 
 
 def speech(seconds: float, number: int = 0) -> np.ndarray:
-    """Speech of any length from the example clips, float32 at 16 kHz; another `number` starts with another clip."""
+    """Speech of any length from the example clips, float32 at 16 kHz; `number` says which clip comes first."""
     clips = [load_audio(path) for path in sorted(EXAMPLES.glob("*.flac"))]
     order = np.roll(np.arange(len(clips)), -number)
     return np.resize(np.concatenate([clips[i] for i in order]), round(seconds * SAMPLE_RATE))
@@ -61,12 +62,12 @@ def matmul_gflop_per_s(dtype: torch.dtype, device: torch.device) -> float:
 
 
 def gb_per_token(chat: AudioChat) -> float:
-    """GB of weights that decoding reads once per token: the layers of the language model and its head."""
+    """GB of weights that decoding reads for each token: the layers of the language model and its output layer."""
     layers = [*chat.model.model.language_model.layers.modules(), chat.model.lm_head]
     return sum(_weight_bytes(layer) for layer in layers if hasattr(layer, "in_features")) / 1e9
 
 
-def _weight_bytes(layer) -> int:
+def _weight_bytes(layer: Any) -> int:
     if isinstance(layer, QuantizedLinear):
         return layer.nbytes
     state = getattr(layer.weight, "quant_state", None)  # bitsandbytes' 4 bits
@@ -74,7 +75,7 @@ def _weight_bytes(layer) -> int:
 
 
 def peak_rss_mib() -> float:
-    """The most memory that this process has held so far."""
+    """The largest memory that this process has held so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
@@ -90,38 +91,41 @@ def encoder_seconds(chat: AudioChat, clip_s: float, repeats: int) -> tuple[float
     return seconds, counter.get_total_flops() / 1e9
 
 
-def times_to_first_token(chat: AudioChat, repeats: int, clip_s: float, new_tokens: int) -> dict:
-    """Time to first token of five turns over three clips, in three ways: what a session keeps, and what it forgets.
+def times_to_first_token(chat: AudioChat, repeats: int, clip_s: float, new_tokens: int) -> dict[str, Any]:
+    """Time to first token of five turns about three clips, in three ways that differ in what a session reuses.
 
-    All ways see the same conversation: the answers in it are those of the session that keeps everything.
+    All ways see the same conversation, with the answers of the way that reuses everything.
 
     Returns:
-        Seconds, lists over turns: `ttft_s`, `ttft_without_reuse_s` (every turn decodes, encodes and computes
-        everything again), `ttft_cached_features_s` (audio embeddings are kept, the key-value cache is not).
-        Then `prompt_tokens` and `reused_tokens` by turn, and `identical_answers`: the share of turns on which all
-        three ways give the same tokens.
+        Lists over turns, in seconds: `ttft_s`, `ttft_without_reuse_s` (every turn decodes, encodes and computes
+        everything again) and `ttft_cached_features_s` (reuses audio embeddings, but not the key-value cache).
+        Also `prompt_tokens` and `reused_tokens` of each turn, and `identical_answers`: the share of turns for which
+        all three ways generate the same tokens.
     """
     options = GenerationOptions(max_new_tokens=new_tokens)
     ways = ("ttft_s", "ttft_without_reuse_s", "ttft_cached_features_s")
-    found = {way: [[] for _ in QUESTIONS] for way in ways}
+    seconds: dict[str, list[list[float]]] = {way: [[] for _ in QUESTIONS] for way in ways}
     prompts, reused, identical = [], [], []
     for _ in range(repeats):
-        session, features = chat.new_session(), chat.new_session()
+        session, session_without_cache = chat.new_session(), chat.new_session()
         conversation, prompts, reused = Conversation(), [], []
         for turn, question in enumerate(QUESTIONS):
             clips = [to_wav_bytes(speech(clip_s, number)) for number in range(3)] if turn == 0 else []
             conversation.ask(question, clips)
-            features.take_cache()
-            replies = [chat.stream(conversation, options, session=kept).finish() for kept in (session, None, features)]
+            chat.sessions.take_cache(session_without_cache)
+            replies = [
+                chat.stream(conversation, options, session=each).finish()
+                for each in (session, None, session_without_cache)
+            ]
             for way, reply in zip(ways, replies, strict=True):
-                found[way][turn].append(reply.stats.ttft_s)
+                seconds[way][turn].append(reply.stats.ttft_s or 0.0)
             prompts.append(replies[0].stats.prompt_tokens)
             reused.append(replies[0].stats.reused_tokens)
             identical.append(all(reply.token_ids == replies[0].token_ids for reply in replies))
             conversation.answer(replies[0].text, replies[0].token_ids)
         chat.close_session(session)
-        chat.close_session(features)
-    medians = {way: [median(seconds) for seconds in turns] for way, turns in found.items()}
+        chat.close_session(session_without_cache)
+    medians = {way: [median(turn) for turn in turns] for way, turns in seconds.items()}
     return medians | {
         "prompt_tokens": prompts,
         "reused_tokens": reused,
@@ -131,14 +135,14 @@ def times_to_first_token(chat: AudioChat, repeats: int, clip_s: float, new_token
 
 @torch.inference_mode()
 def ms_per_token(chat: AudioChat, context: int, tokens: int) -> float:
-    """Median time of a decode step, after `context` positions of random keys and values."""
+    """Median milliseconds of a decode step, after `context` positions of random keys and values."""
     cache = random_cache(chat, context)
-    steps = [_seconds(lambda: chat.next_logits(0, cache).argmax().item()) for _ in range(tokens + 1)]
+    steps = [_seconds(lambda: chat.engine.next_logits(0, cache).argmax().item()) for _ in range(tokens + 1)]
     return 1000 * median(steps[1:])
 
 
 def random_cache(chat: AudioChat, length: int) -> KeyValueCache:
-    """A key-value cache as a prompt of `length` tokens leaves it, but without the meaning."""
+    """A key-value cache of the size that a prompt of `length` tokens leaves, with random values."""
     cache, layers = KeyValueCache(), chat.model.model.language_model.layers
     config = chat.model.config.text_config
     for index, layer in enumerate(layers):
@@ -149,11 +153,11 @@ def random_cache(chat: AudioChat, length: int) -> KeyValueCache:
 
 
 def tokens_per_s(chat: AudioChat, visitors: int, new_tokens: int) -> float:
-    """Tokens per second over all `visitors` that ask about a clip of 5 s at the same time."""
+    """Tokens per second of all `visitors` together, who ask about a clip of 5 s at the same time."""
     options = GenerationOptions(max_new_tokens=new_tokens)
     clip, counts = speech(5.0), []
 
-    def visit():
+    def visit() -> None:
         counts.append(len(chat.stream(Conversation().ask(QUESTIONS[0], [clip]), options).finish().token_ids))
 
     threads = [threading.Thread(target=visit) for _ in range(visitors)]

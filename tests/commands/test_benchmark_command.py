@@ -1,4 +1,4 @@
-"""The benchmark: what it measures is what it says, on a tiny random model; no assertion on seconds."""
+"""The benchmark measures what its figures are named after, on a tiny random model; no test asserts a speed."""
 
 import json
 
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from qwen_audio_chat.__main__ import main
 from qwen_audio_chat.benchmark import measures, peers
 from qwen_audio_chat.chat import AudioChat
-from qwen_audio_chat.commands import benchmark_command as cli
+from qwen_audio_chat.commands import benchmark_command
 from tests.conftest import build_tiny_model
 
 
@@ -35,7 +35,7 @@ def test_reuse_changes_no_token_of_the_shipped_pocket_in_float32(float_pocket):
     assert measures.times_to_first_token(float_pocket, repeats=1, clip_s=3.0, new_tokens=12)["identical_answers"] == 1
 
 
-def test_features_are_cached_in_the_way_that_says_so(chat, monkeypatch):
+def test_only_the_ways_that_reuse_embeddings_skip_the_encoder(chat, monkeypatch):
     calls = []
     encode = chat.model.get_audio_features
     monkeypatch.setattr(chat.model, "get_audio_features", lambda *args: calls.append(1) or encode(*args))
@@ -55,7 +55,7 @@ def test_work_of_the_encoder_follows_the_length_of_the_clip(chat):
     assert gflop[20] == pytest.approx(4 * gflop[5], rel=0.6)
 
 
-def test_clips_differ_and_are_as_long_as_asked():
+def test_clips_differ_and_have_the_requested_length():
     a, b = measures.speech(20, 0), measures.speech(20, 1)
     assert len(a) == len(b) == 20 * 16000 and not np.array_equal(a, b)
 
@@ -71,7 +71,7 @@ def test_decode_is_measured_after_a_cache_of_that_length(chat, monkeypatch):
 
 
 def test_command_prints_one_object_with_all_figures(monkeypatch, capsys, tiny_chat, tmp_path):
-    monkeypatch.setattr(cli, "load_from", lambda args: tiny_chat)
+    monkeypatch.setattr(benchmark_command, "load_from", lambda args: tiny_chat)
     assert main(["benchmark", "--quick", "--output", str(tmp_path)]) == 0
     printed = capsys.readouterr()
     figures = json.loads(printed.out.strip().splitlines()[-1])
@@ -83,10 +83,12 @@ def test_command_prints_one_object_with_all_figures(monkeypatch, capsys, tiny_ch
     assert (tmp_path / "ms_per_token.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_threads_are_as_asked(monkeypatch, capsys, tiny_tokenizer, tiny_processor):
+def test_the_number_of_threads_is_an_option(monkeypatch, capsys, tiny_tokenizer, tiny_processor):
     before = torch.get_num_threads()
     model = build_tiny_model(tiny_tokenizer)
-    monkeypatch.setattr(cli, "load_from", lambda args: AudioChat(model, tiny_processor, name="tiny", precision="?"))
+    monkeypatch.setattr(
+        benchmark_command, "load_from", lambda args: AudioChat(model, tiny_processor, name="tiny", precision="?")
+    )
     try:
         assert main(["benchmark", "--quick", "--threads", "1"]) == 0
     finally:
