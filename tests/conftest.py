@@ -11,10 +11,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from qwen_audio_chat.chat import AudioChat
-from qwen_audio_chat.loading import POCKET
 from qwen_audio_chat.model import QwenAudioConfig, QwenAudioForConditionalGeneration, QwenAudioProcessor
 from qwen_audio_chat.model.checkpoint import load_model
 from qwen_audio_chat.prompts.tokenizer import AUDIO_END, AUDIO_PLACEHOLDER, AUDIO_START, END_OF_TEXT, special_tokens
+from qwen_audio_chat.resources import POCKET
 from qwen_audio_chat.training.alignment import CTC_ALPHABET
 from tests.official import expected, official_folder, official_processor, vocabulary  # noqa: F401  fixtures
 
@@ -40,7 +40,7 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def build_tiny_model(tokenizer: PreTrainedTokenizerFast, text_type: str = "llama") -> QwenAudioForConditionalGeneration:
-    """A random model of a few hundred thousand parameters: like the pocket ("llama"), or like Qwen-7B."""
+    """A random model of a few hundred thousand parameters, built like the pocket ("llama") or like Qwen-7B."""
     torch.manual_seed(0)
     start, end, pad = tokenizer.convert_tokens_to_ids([AUDIO_START, AUDIO_END, AUDIO_PLACEHOLDER])
     text = dict(model_type=text_type, vocab_size=len(tokenizer), hidden_size=48, intermediate_size=96)
@@ -56,7 +56,7 @@ def build_tiny_model(tokenizer: PreTrainedTokenizerFast, text_type: str = "llama
         audio_end_id=end,
         audio_token_id=pad,
         projector_norm="cosine" if text_type == "llama" else None,
-        letters=CTC_ALPHABET if text_type == "llama" else None,
+        ctc_alphabet=CTC_ALPHABET if text_type == "llama" else None,
         tie_word_embeddings=text_type == "llama",
     )
     model = QwenAudioForConditionalGeneration(config).eval()
@@ -77,21 +77,21 @@ def tiny_processor(tiny_tokenizer) -> QwenAudioProcessor:
 
 @pytest.fixture(scope="session")
 def float_pocket() -> AudioChat:
-    """The shipped pocket in float32, where nothing rounds differently for another order of sums."""
+    """The shipped pocket in float32, whose tokens don't depend on the order in which numbers are added."""
     model, processor = load_model(str(POCKET), device="cpu", quantization="none")
     return AudioChat(model.float(), processor, name="pocket", precision="float32")
 
 
 @pytest.fixture
 def tiny_chat(tiny_tokenizer, tiny_processor) -> AudioChat:
-    """`AudioChat` over a tiny random model: real in every part but what it says."""
+    """`AudioChat` with a tiny random model: everything is real except what it says."""
     model = build_tiny_model(tiny_tokenizer)
     return AudioChat(model, tiny_processor, name="tiny", precision="float32", is_pocket=True)
 
 
 @pytest.fixture
 def clip():
-    """Makes a clip: `clip(seconds, pitch)` is a 16 kHz float32 tone with a little noise."""
+    """A function `clip(seconds, pitch)` that makes a 16 kHz float32 tone with a little noise."""
 
     def make(seconds: float, pitch: float = 440.0) -> np.ndarray:
         t = np.arange(round(seconds * 16000)) / 16000

@@ -20,9 +20,10 @@ TINY_SIZES = {4096: 64, 12288: 192, 11008: 128, 1280: 64, 5120: 256}  # real dim
 
 
 def find_vocabulary() -> Path:
-    """The real `qwen.tiktoken`, which a package on PyPI carries."""
-    [path] = [file.locate() for file in importlib.metadata.files("dashscope") if file.name == "qwen.tiktoken"]
-    return Path(path)
+    """The real `qwen.tiktoken`, which comes with the package `dashscope`."""
+    files = importlib.metadata.files("dashscope") or []
+    [path] = [file.locate() for file in files if file.name == "qwen.tiktoken"]
+    return Path(str(path))
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +38,7 @@ def official_shapes() -> dict[str, list[int]]:
 
 
 def official_config(tiny: bool = True) -> dict:
+    """The released config.json, by default with the sizes of the tiny checkpoint."""
     config = json.loads((GOLDEN / "official_config.json").read_text())
     if tiny:
         config |= TINY["text"]
@@ -45,7 +47,7 @@ def official_config(tiny: bool = True) -> dict:
 
 
 def official_weights() -> dict[str, torch.Tensor]:
-    """The tiny checkpoint behind the golden outputs, under its official names."""
+    """The weights of the tiny checkpoint that made the golden outputs, under their official names."""
     weights = {}
     for name, shape in official_shapes().items():
         layer = re.search(r"\.(?:h|blocks)\.(\d+)\.", name)
@@ -59,7 +61,7 @@ def official_weights() -> dict[str, torch.Tensor]:
 
 
 def write_official(folder: Path, weights: dict[str, torch.Tensor], vocabulary: Path, shards: int = 3) -> Path:
-    """Write a checkpoint as the hubs hold it: sharded, with `auto_map` entries that point to remote code."""
+    """Write a checkpoint as it is on the hubs: sharded, with `auto_map` entries that point to remote code."""
     folder.mkdir(exist_ok=True)
     names = list(weights)
     index = {}
