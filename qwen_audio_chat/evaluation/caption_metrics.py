@@ -1,4 +1,4 @@
-"""Caption metrics of the COCO tools (pycocoevalcap), as far as Java and its jars are there."""
+"""Caption metrics of the COCO tools (pycocoevalcap), as far as Java and its jars are installed."""
 
 import contextlib
 import shutil
@@ -17,9 +17,10 @@ PLAIN_WORDS = "on lower-case words without punctuation, since the official token
 def caption_metrics(references: Sequence[Sequence[str]], predictions: Sequence[str]) -> dict[str, Metric]:
     """Score captions against one or more references each.
 
-    chrF always comes out. METEOR and SPICE are Java programs; SPICE needs Stanford's models, too, which no package
-    carries. So is the Penn Treebank tokenizer before all the others: without Java they are computed on plain words, and
-    their note says so. What can't run is "not computed" and says why. SPIDEr is the mean of CIDEr and SPICE.
+    chrF is always computed. METEOR and SPICE are Java programs; SPICE also needs Stanford's models, which no package
+    contains. The Penn Treebank tokenizer of all the others is a Java program, too: without Java they are computed on
+    plain words, and their note says so. What can't run is "not computed", with the reason. SPIDEr is the mean of CIDEr
+    and SPICE.
     """
     scores = {"chrf": chrf(references, predictions)}
     if find_spec("pycocoevalcap") is None:
@@ -34,6 +35,7 @@ def caption_metrics(references: Sequence[Sequence[str]], predictions: Sequence[s
 
 
 def _coco_metrics(references: Sequence[Sequence[str]], predictions: Sequence[str]) -> dict[str, Metric]:
+    # Optional, here and below.
     from pycocoevalcap.bleu.bleu import Bleu
     from pycocoevalcap.cider.cider import Cider
     from pycocoevalcap.rouge.rouge import Rouge
@@ -71,7 +73,7 @@ def _plain_words(groups: Sequence[Sequence[str]]) -> dict[int, list[str]]:
 def _spice(truth: dict, guess: dict) -> Metric:
     import pycocoevalcap.spice
 
-    # Its constructor would start to download the models, so they are looked for first.
+    # Look for the models first, since the constructor would download them.
     jars = list((Path(pycocoevalcap.spice.__file__).parent / "lib").glob("stanford-corenlp-3.6.0*.jar"))
     if len(jars) < 2:
         return Metric.not_computed("needs Stanford CoreNLP 3.6.0 and its models in pycocoevalcap/spice/lib")

@@ -1,14 +1,13 @@
-"""The field's metrics, from the field's libraries, each with a bootstrap interval.
+"""Error rates, BLEU, chrF, accuracy and precision, from the field's libraries, each with a bootstrap interval.
 
 Rates (error rates, accuracies, precision) are fractions; BLEU and chrF are on sacrebleu's scale of 0 to 100.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-
-from .word_times import alignment_shift, parse_timed_words
 
 RESAMPLES = 1000
 NOT_COMPUTED = "not computed"
@@ -16,7 +15,7 @@ NOT_COMPUTED = "not computed"
 
 @dataclass(frozen=True)
 class Metric:
-    """One figure: its value, its 95 % bootstrap interval over samples, and what a reader should know about it."""
+    """One figure: its value, its 95 % bootstrap interval over samples, and a note for the reader."""
 
     value: float | None
     interval: tuple[float, float] | None = None
@@ -24,7 +23,7 @@ class Metric:
 
     @classmethod
     def not_computed(cls, reason: str) -> "Metric":
-        """A metric that couldn't be had, which is different from zero."""
+        """A metric that couldn't be computed, which is different from zero."""
         return cls(None, None, reason)
 
     def __str__(self) -> str:
@@ -53,7 +52,7 @@ def bootstrap(statistic: Callable[..., float], *columns: np.ndarray, note: str =
 
 
 def ratio(errors: np.ndarray, totals: np.ndarray, note: str = "") -> Metric:
-    """Sum of `errors` over sum of `totals`: the corpus-level rate, so that long samples count for more."""
+    """Sum of `errors` over sum of `totals`: the corpus-level rate, in which long samples count for more."""
     if totals.sum() == 0:
         return Metric.not_computed("the references are empty")
     return bootstrap(lambda error, total: error.sum() / max(total.sum(), 1), errors, totals, note=note)
@@ -61,7 +60,7 @@ def ratio(errors: np.ndarray, totals: np.ndarray, note: str = "") -> Metric:
 
 def edit_counts(references: Sequence[str], predictions: Sequence[str], unit: str) -> tuple[np.ndarray, np.ndarray]:
     """Word ("word") or character ("character") errors and reference lengths, both [samples]."""
-    import jiwer
+    import jiwer  # optional
 
     process = {"word": jiwer.process_words, "character": jiwer.process_characters}[unit]
     output = process(list(references), list(predictions))
@@ -86,24 +85,26 @@ def bleu(references: Sequence[Sequence[str]], predictions: Sequence[str], langua
 
     Args:
         references: one or more references for each sample.
+        predictions: one for each sample.
+        language: of both.
     """
-    from sacrebleu.metrics import BLEU
+    from sacrebleu.metrics import BLEU  # optional
 
     tokenizer = {"zh": "zh", "zh_tr": "zh", "ja": "ja-mecab"}.get(language, "13a")
     try:
         return _sacrebleu(BLEU(tokenize=tokenizer), references, predictions)
-    except RuntimeError:  # sacrebleu's own way to say that an optional tokenizer is missing
+    except RuntimeError:  # what sacrebleu raises where an optional tokenizer is missing
         return Metric.not_computed('BLEU of Japanese needs MeCab: pip install "sacrebleu[ja]"')
 
 
 def chrf(references: Sequence[Sequence[str]], predictions: Sequence[str]) -> Metric:
     """Corpus chrF (character 6-grams, beta 2), for any language."""
-    from sacrebleu.metrics import CHRF
+    from sacrebleu.metrics import CHRF  # optional
 
     return _sacrebleu(CHRF(), references, predictions)
 
 
-def _sacrebleu(metric, references: Sequence[Sequence[str]], predictions: Sequence[str]) -> Metric:
+def _sacrebleu(metric: Any, references: Sequence[Sequence[str]], predictions: Sequence[str]) -> Metric:
     width = max(len(group) for group in references)
     streams = [[group[place] if place < len(group) else None for group in references] for place in range(width)]
     value = metric.corpus_score(list(predictions), streams).score
@@ -122,7 +123,7 @@ def accuracy(correct: Sequence[bool], note: str = "") -> Metric:
 
 def mean_average_precision(references: Sequence[set[str]], predictions: Sequence[set[str]]) -> Metric:
     """Macro average precision of label sets, over the labels that occur in the references."""
-    from sklearn.metrics import average_precision_score
+    from sklearn.metrics import average_precision_score  # optional
 
     labels = sorted(set().union(*references))
     if not labels:
@@ -138,34 +139,3 @@ def mean_average_precision(references: Sequence[set[str]], predictions: Sequence
         return average_precision_score(truth[:, present], guess[:, present].astype(float), average="macro")
 
     return bootstrap(macro, truth, guess)
-
-
-def timing(references: Sequence[str], predictions: Sequence[str]) -> dict[str, Metric]:
-    """Scores of word times in the paper's format.
-
-    Returns:
-        "aas_ms": mean over the equal words (silences too) of |start difference| + |end difference|, as in the paper;
-        "median_shift_ms": median over single word boundaries, without silences;
-        "parsed": share of predictions that have the format at all.
-    """
-    pairs = [
-        (parse_timed_words(reference), parse_timed_words(guess))
-        for reference, guess in zip(references, predictions, strict=True)
-    ]
-    parsed = accuracy([guess is not None for _, guess in pairs])
-    shifts = [alignment_shift(*pair) for pair in pairs if None not in pair]
-    matched = [shift for shift in shifts if len(shift.starts)]
-    spoken = [shift for shift in matched if not shift.silent.all()]
-    note = f"over {sum(len(shift.starts) for shift in matched)} equal words of {len(matched)} samples"
-    missing = Metric.not_computed("no prediction has a word in common with its reference")
-    if not matched:
-        return {"aas_ms": missing, "median_shift_ms": missing, "parsed": parsed}
-    sums = np.array([1000 * (shift.starts + shift.ends).sum() for shift in matched])
-    aas = ratio(sums, np.array([len(shift.starts) for shift in matched]), note)
-    if not spoken:
-        return {"aas_ms": aas, "median_shift_ms": missing, "parsed": parsed}
-    edges = np.empty(len(spoken), dtype=object)
-    for place, shift in enumerate(spoken):
-        edges[place] = 1000 * np.concatenate([shift.starts[~shift.silent], shift.ends[~shift.silent]])
-    median = bootstrap(lambda samples: np.median(np.concatenate(list(samples))), edges)
-    return {"aas_ms": aas, "median_shift_ms": median, "parsed": parsed}

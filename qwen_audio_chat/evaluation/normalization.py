@@ -1,7 +1,7 @@
 """Text normalisation, chosen by name.
 
-Most disagreements between published error rates come from what is done to both texts before they are compared
-(one paper's 1.73 is another's 1.78 on the same predictions), so the name is printed with every result.
+Most disagreements between published error rates come from what is done to both texts before they are compared (one
+paper's 1.73 is another's 1.78 on the same predictions), so the name of the normaliser stands with every result.
 """
 
 import re
@@ -9,10 +9,11 @@ import unicodedata
 from collections.abc import Callable
 from functools import cache
 
+from ..prompts.tags import TAG
+
 CHARACTER_LANGUAGES = frozenset({"zh", "zh_tr", "ja"})
 """Languages written without spaces between words: their error rate counts characters."""
 
-_TAG = re.compile(r"<\|.*?\|>")
 _SPACE = re.compile(r"\s+")
 
 
@@ -33,7 +34,7 @@ def _none(text: str, language: str) -> str:
 
 def _official(text: str, language: str) -> str:
     """What evaluate_asr.py of the Qwen-Audio repository does; punctuation stays."""
-    text = _SPACE.sub(" ", _TAG.sub(" ", text))
+    text = _SPACE.sub(" ", TAG.sub(" ", text))
     text = re.sub(r" ?([!,.?;:])", r"\1", text).strip()
     if language == "zh":
         text = _SPACE.sub("", text)
@@ -42,7 +43,7 @@ def _official(text: str, language: str) -> str:
 
 def _lower_no_punctuation(text: str, language: str) -> str:
     """Lower case; everything but letters, digits, marks and apostrophes inside words becomes a space."""
-    text = _TAG.sub(" ", text).lower().replace("’", "'")
+    text = TAG.sub(" ", text).lower().replace("’", "'")
     text = re.sub(r"(?<=\w)'(?=\w)", "\0", text)
     text = "".join(char if char.isalnum() or char == "\0" or _is_mark(char) else " " for char in text)
     separator = "" if language in CHARACTER_LANGUAGES else " "
@@ -55,20 +56,21 @@ def _is_mark(char: str) -> bool:
 
 
 def _whisper_english(text: str, language: str) -> str:
-    return _whisper_normalizer("english")(_TAG.sub(" ", text)).strip()
+    return _whisper_normalizer("english")(TAG.sub(" ", text)).strip()
 
 
 def _whisper_basic(text: str, language: str) -> str:
     kind = "characters" if language in CHARACTER_LANGUAGES else "basic"
-    return _SPACE.sub(" ", _whisper_normalizer(kind)(_TAG.sub(" ", text))).strip()
+    return _SPACE.sub(" ", _whisper_normalizer(kind)(TAG.sub(" ", text))).strip()
 
 
 @cache
 def _whisper_normalizer(kind: str) -> Callable[[str], str]:
+    # Heavy: a help text shouldn't wait for it.
     from transformers.models.whisper.english_normalizer import BasicTextNormalizer, EnglishTextNormalizer
 
     if kind == "english":
-        # The list of British spellings comes with a Whisper checkpoint only; without it, nothing has to be fetched.
+        # Only Whisper's checkpoints hold the list of British spellings; without it, nothing needs to be downloaded.
         return EnglishTextNormalizer({})
     return BasicTextNormalizer(split_letters=kind == "characters")
 

@@ -14,7 +14,7 @@ SEMITONES_PER_OCTAVE = 12
 
 
 def note_metrics(references: Sequence[Note], predictions: Sequence[Note]) -> dict[str, Metric]:
-    """Score notes: accuracies of what each reference tells, and the macro average precision of the qualities.
+    """Score notes: accuracies of what each reference states, and the macro average precision of the qualities.
 
     The chroma accuracy ignores octaves and counts in MIDI numbers; the released script counts in places of its sorted
     label list, which is the same only where no pitch is missing from the data. An unreadable pitch is wrong here.

@@ -1,35 +1,36 @@
-"""Pictures of a report: which label is taken for which, and how errors depend on the length of the audio."""
+"""Pictures of a report: confused labels, and how errors depend on the length of the audio."""
 
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from .normalization import normalize
 from .predictions import Prediction
-from .scoring import label, named_labels, transcription, transcription_errors, word_times
+from .scoring import named_labels, score_labels, score_transcripts, score_word_times, transcription_errors
 from .tasks import Task
 
 MAX_LABELS = 30
-OTHER = "(other)"
+OTHER_LABEL = "(other)"
 
 
 def draw_pictures(task: Task, predictions: Sequence[Prediction], normalization: str, output: Path) -> list[Path]:
     """Draw what fits the task into PNG files of a folder and return their paths."""
-    sound = [prediction for prediction in predictions if not prediction.error]
-    if not sound:
+    answered = [prediction for prediction in predictions if not prediction.error]
+    if not answered:
         return []
-    if task.score in (transcription, word_times):
-        return [_error_by_length(sound, normalization, output / "error_by_length.png")]
-    if task.score is label:
-        return [_confusion_matrix(sound, normalization, output / "confusion_matrix.png")]
+    if task.score in (score_transcripts, score_word_times):
+        return [_error_by_length(answered, normalization, output / "error_by_length.png")]
+    if task.score is score_labels:
+        return [_confusion_matrix(answered, normalization, output / "confusion_matrix.png")]
     return []
 
 
-def _figure(**options):
-    from matplotlib.figure import Figure  # without pyplot: no display, no global state
+def _figure(**options: Any) -> tuple[Any, Any]:
+    from matplotlib.figure import Figure  # optional; unlike pyplot it needs no display and no global state
 
     figure = Figure(layout="constrained", dpi=120, **options)
     return figure, figure.subplots()
@@ -51,8 +52,8 @@ def _error_by_length(predictions: Sequence[Prediction], normalization: str, path
 
 
 def _confusion_matrix(predictions: Sequence[Prediction], normalization: str, path: Path) -> Path:
-    """References in rows, answers in columns; answers that name no label, or several, are "other"."""
-    from sklearn.metrics import ConfusionMatrixDisplay
+    """References in rows, answers in columns; an answer that names no label, or several, is "other"."""
+    from sklearn.metrics import ConfusionMatrixDisplay  # optional
 
     def norm(text: str) -> str:
         return normalize(text, normalization)
@@ -60,11 +61,11 @@ def _confusion_matrix(predictions: Sequence[Prediction], normalization: str, pat
     truth = [norm(prediction.references[0]) for prediction in predictions]
     common = [name for name, _ in Counter(truth).most_common(MAX_LABELS)]
     guesses = [_only(named_labels(norm(prediction.prediction), set(truth))) for prediction in predictions]
-    names = sorted(common) + [OTHER]
+    names = sorted(common) + [OTHER_LABEL]
     shown = [textwrap.shorten(name, 40, placeholder=" ...") for name in names]
     figure, axes = _figure(figsize=(4 + 0.35 * len(names),) * 2)
     ConfusionMatrixDisplay.from_predictions(
-        *([name if name in common else OTHER for name in side] for side in (truth, guesses)),
+        *([name if name in common else OTHER_LABEL for name in side] for side in (truth, guesses)),
         labels=names,
         display_labels=shown,
         ax=axes,
@@ -76,4 +77,4 @@ def _confusion_matrix(predictions: Sequence[Prediction], normalization: str, pat
 
 
 def _only(labels: set[str]) -> str:
-    return next(iter(labels)) if len(labels) == 1 else OTHER
+    return next(iter(labels)) if len(labels) == 1 else OTHER_LABEL

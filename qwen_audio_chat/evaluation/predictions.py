@@ -1,18 +1,18 @@
-"""Predictions on disk: JSONL, one line per sample, written at once, readable after any interruption."""
+"""Predictions on disk: JSONL, one line per sample, written immediately, readable after any interruption."""
 
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-RESULT = "predictions.jsonl"
+RESULT_FILE = "predictions.jsonl"
 """All predictions of a finished run, in the order of the samples."""
 
-PARTS = "parts"
-"""Folder of what each process of a run has written so far."""
+PARTS_FOLDER = "parts"
+"""Holds what each process of a run has written so far."""
 
-SETTINGS = "run.json"
-"""What a run is: model, task, prompt, data."""
+IDENTITY_FILE = "run.json"
+"""What makes a run what it is: model, task, prompt, data."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,10 @@ class Prediction:
         seconds: length of the audio.
         error: why the sample is broken; None where it isn't.
         notice: what was done to the sample, such as cutting its audio.
+        audio: name of the audio in the data.
+        references: right answers, one or more.
+        source, question: as in `samples.Sample`.
+        audio_language, text_language: of what was asked.
     """
 
     index: int
@@ -45,16 +49,16 @@ class Prediction:
 
 
 class PredictionFile:
-    """A JSONL file that predictions are added to; each is on disk before the next one is made.
+    """A JSONL file to append predictions to; each is on disk before the next one is made.
 
-    A last line that an interruption left half-written is closed, so that new lines start cleanly.
+    Half a last line, left by an interruption, gets a line end, so that new lines start cleanly.
     """
 
     def __init__(self, path: Path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        torn = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
+        has_half_line = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
         self._file = path.open("a", encoding="utf-8")
-        if torn:
+        if has_half_line:
             self._file.write("\n")
 
     def add(self, prediction: Prediction) -> None:
@@ -70,7 +74,7 @@ class PredictionFile:
 
 
 def read_predictions(path: Path) -> Iterator[Prediction]:
-    """Yield the predictions of a file; lines that an interruption left half-written are passed over."""
+    """Yield the predictions of a file; lines that an interruption cut short are skipped."""
     for line in path.read_bytes().splitlines():
         try:
             row = json.loads(line)

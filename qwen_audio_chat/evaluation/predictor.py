@@ -1,23 +1,20 @@
 """A model as a function from requests to answers."""
 
 import hashlib
-from typing import TYPE_CHECKING
 
 import torch
 from transformers import StoppingCriteria
 
-from ..answering import TaskReply
+from ..chat import AudioChat
 from ..engine.generation import RepetitionGuard
 from ..engine.sampling import GenerationOptions
 from ..prompts.tags import TaskPrompt
+from ..transcripts.task_reply import TaskReply
 from .prompting import Request
-
-if TYPE_CHECKING:
-    from ..chat import AudioChat
 
 
 def weights_fingerprint(model: torch.nn.Module) -> str:
-    """A short hash of some values of every tensor, which tells a newly trained model from its predecessor."""
+    """A short hash of some values of every tensor; another one after any training."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         values = tensor.flatten()
@@ -26,7 +23,7 @@ def weights_fingerprint(model: torch.nn.Module) -> str:
 
 
 class StopLoops(StoppingCriteria):
-    """Ends each row of a batch where the chat's own guard ends an answer: when it runs in a circle."""
+    """Ends each row of a batch when it repeats itself endlessly, as the guard of the chat does."""
 
     def __init__(self, rows: int):
         self._guards = [RepetitionGuard() for _ in range(rows)]
@@ -42,8 +39,8 @@ class StopLoops(StoppingCriteria):
 class ModelPredictor:
     """Greedy answers of a loaded model to several requests at once, as in the released evaluation scripts.
 
-    Unlike there, an answer that runs in a circle is ended, as the chat ends it, and a model that spells its frames
-    transcribes as it does in the chat, one request after the other.
+    Unlike there, an answer that repeats itself endlessly is ended, and a model with a CTC head transcribes as it does
+    in the chat, one request after the other.
 
     Rows are padded on the left and each clip is encoded at its own length, so that an answer doesn't depend on the
     other rows of its batch (in float32; lower precision may round differently).
@@ -52,25 +49,28 @@ class ModelPredictor:
         weights: `weights_fingerprint` of the model.
     """
 
-    def __init__(self, chat: "AudioChat"):
+    def __init__(self, chat: AudioChat):
         self._chat, self._model, self._processor = chat, chat.model, chat.processor
         self._stop_ids, self._forbidden_ids = sorted(chat.stop_ids), chat.forbidden_ids
-        self._end_ids = {*chat.stop_ids, chat.model.generation_config.pad_token_id}  # padding follows a loop that ended
+        self._end_ids = {*chat.stop_ids, chat.model.generation_config.pad_token_id}  # padding follows an ended loop
         self.weights = weights_fingerprint(chat.model)
 
     def __call__(self, requests: list[Request]) -> list[str]:
         """Answer requests, all of them tag prompts or all of them conversations; tags stay in the text.
 
         Raises:
-            ValueError: a request can't be encoded, such as audio that is too short.
+            UserError: a request can't be encoded, such as audio that is too short.
         """
-        spelled = [place for place, request in enumerate(requests) if self._chat.has_ctc_head and request.transcribes]
-        answers = {place: self._spelled(requests[place]) for place in spelled}
+        answers = {
+            place: self._transcript(request)
+            for place, request in enumerate(requests)
+            if self._chat.has_ctc_head and request.transcribes
+        }
         if others := [place for place in range(len(requests)) if place not in answers]:
             answers |= zip(others, self._batch([requests[place] for place in others]), strict=True)
         return [answers[place] for place in range(len(requests))]
 
-    def _spelled(self, request: Request) -> str:
+    def _transcript(self, request: Request) -> str:
         options = GenerationOptions(max_new_tokens=request.max_new_tokens)
         if isinstance(request.prompt, TaskPrompt):
             reply = TaskReply(self._chat, request.prompt, request.audios[0], options)

@@ -1,5 +1,6 @@
-"""Figures that Qwen-Audio's authors published for their base model without fine-tuning on a task (arXiv 2311.07919,
-table 3 and the repository's README). Rates are fractions here, BLEU is on its scale of 0 to 100.
+"""Figures that Qwen-Audio's authors published for their base model without fine-tuning on a task.
+
+From arXiv 2311.07919, table 3, and the repository's README. Rates are fractions here, BLEU is on its scale of 0 to 100.
 """
 
 from dataclasses import dataclass
@@ -10,9 +11,12 @@ class Published:
     """One published figure.
 
     Attributes:
-        dataset: as a reader knows it.
-        keys: words that the source of matching samples contains, such as "librispeech" and "test_clean".
-        baseline: the best other figure of the paper's table, None where it shows none.
+        task: name of the task.
+        dataset: its usual name.
+        keys: what the source of matching samples contains, such as "librispeech" and "test_clean".
+        metric: name of the metric.
+        value: the figure.
+        baseline: the best figure of another model in the paper's table, None where it has none.
     """
 
     task: str

@@ -13,9 +13,9 @@ from .predictions import Prediction
 from .published import published_for
 from .tasks import TASKS, Task
 
-SUMMARY, MARKDOWN = "summary.json", "summary.md"
+SUMMARY_FILE, MARKDOWN_FILE = "summary.json", "summary.md"
 NORMALIZED_TASKS = ("asr",)
-"""Tasks whose result is told under every normalisation, since published figures differ in it."""
+"""Tasks whose result is shown under every normalisation, since published figures differ in it."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,9 @@ class Report:
     """The scores of one run.
 
     Attributes:
-        identity: model, task, prompt and so on, as the runner wrote them down.
+        identity: model, task, prompt and so on, as the runner recorded them.
         normalization: name of the text normalisation behind `metrics`.
+        predictions: of all samples, including broken ones.
         metrics: over all samples that aren't broken.
         by_source: the same for each data source, where there are several.
         by_normalization: the headline metric under every normalisation.
@@ -44,11 +45,11 @@ class Report:
 
     @property
     def broken(self) -> list[Prediction]:
-        """Samples that couldn't be asked; no metric counts them."""
+        """Samples that couldn't be asked; they count in no metric."""
         return [prediction for prediction in self.predictions if prediction.error]
 
     def result(self) -> dict[str, Any]:
-        """The metrics as one flat JSON object, with what is needed to understand them."""
+        """The metrics as one flat JSON object, with task, normalisation and counts."""
         return plain_values(self.metrics) | {
             "task": self.task.name,
             "normalization": self.normalization,
@@ -57,7 +58,7 @@ class Report:
         }
 
     def summary(self) -> dict[str, Any]:
-        """Everything but the predictions, for summary.json."""
+        """Everything except the predictions, for summary.json."""
         return {
             **self.identity,
             "normalization": self.normalization,
@@ -75,7 +76,7 @@ class Report:
         }
 
     def comparison(self) -> list[tuple[str, str, float, float | str, str | None]]:
-        """Rows of (data set, metric, the paper's figure, ours, best baseline) for the sources that the paper knows."""
+        """Rows of (data set, metric, the paper's figure, ours, best baseline) for the sources that are in the paper."""
         groups = self.by_source or {self.predictions[0].source: self.metrics}
         return [
             (row.dataset, row.metric, row.value, plain_values(metrics).get(row.metric, NOT_COMPUTED), row.baseline)
@@ -88,24 +89,25 @@ def score(predictions: Sequence[Prediction], identity: dict[str, Any], normaliza
     """Compute all metrics of a run.
 
     Args:
-        predictions: of all samples, broken ones included.
+        predictions: of all samples, including broken ones.
+        identity: as the runner recorded it.
         normalization: name of a text normalisation.
     """
     task = TASKS[identity["task"]]
-    sound = [prediction for prediction in predictions if not prediction.error]
-    if not sound:
+    answered = [prediction for prediction in predictions if not prediction.error]
+    if not answered:
         missing = Metric.not_computed("all samples are broken")
         return Report(identity, normalization, predictions, dict.fromkeys(task.headline, missing), {}, {})
-    sources = sorted({prediction.source for prediction in sound})
+    sources = sorted({prediction.source for prediction in answered})
     by_source = {
-        source: task.score([item for item in sound if item.source == source], normalization)
+        source: task.score([item for item in answered if item.source == source], normalization)
         for source in (sources if len(sources) > 1 else ())
     }
-    metrics = task.score(sound, normalization)
+    metrics = task.score(answered, normalization)
     by_normalization = {}
     if task.name in NORMALIZED_TASKS:
         headline = next(name for name in task.headline if name in metrics)
-        by_normalization = {name: task.score(sound, name)[headline] for name in NORMALIZERS}
+        by_normalization = {name: task.score(answered, name)[headline] for name in NORMALIZERS}
     return Report(identity, normalization, predictions, metrics, by_source, by_normalization)
 
 
@@ -117,8 +119,10 @@ def plain_values(metrics: dict[str, Metric]) -> dict[str, float | str]:
 def write_report(report: Report, output: Path) -> None:
     """Write summary.json, summary.md and the pictures into a folder."""
     pictures = draw_pictures(report.task, report.predictions, report.normalization, output)
-    (output / SUMMARY).write_text(json.dumps(report.summary(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    (output / MARKDOWN).write_text(markdown(report, pictures), encoding="utf-8")
+    (output / SUMMARY_FILE).write_text(
+        json.dumps(report.summary(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+    (output / MARKDOWN_FILE).write_text(markdown(report, pictures), encoding="utf-8")
 
 
 def markdown(report: Report, pictures: Sequence[Path] = ()) -> str:

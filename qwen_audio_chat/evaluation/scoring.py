@@ -1,14 +1,15 @@
-"""From predictions to the metrics of each task family. Every function takes predictions and a normalisation's name."""
+"""The metrics of each task family. Every scorer takes predictions and the name of a text normalisation."""
 
 import re
 from collections.abc import Sequence
 
 from ..prompts.tags import parse_note, strip_tags
 from .caption_metrics import caption_metrics
-from .metrics import Metric, accuracy, bleu, chrf, edit_counts, error_rate, timing
+from .metrics import Metric, accuracy, bleu, chrf, edit_counts, error_rate
 from .normalization import CHARACTER_LANGUAGES, normalize
 from .note_metrics import note_metrics
 from .predictions import Prediction
+from .time_metrics import time_metrics
 
 Scores = dict[str, Metric]
 
@@ -18,13 +19,13 @@ DECLINING = re.compile(
     r"|\bthere (is|are|was|were) (no|nothing|only)\b|\b(no|without any) (speech|sound|audio)\b",
     re.IGNORECASE,
 )
-"""Answers that say that there is nothing to tell."""
+"""Matches answers which say that the question can't be answered."""
 
 
-def transcription(predictions: Sequence[Prediction], normalization: str) -> Scores:
-    """Word error rate over languages that write words apart, character error rate over all.
+def score_transcripts(predictions: Sequence[Prediction], normalization: str) -> Scores:
+    """Word error rate over languages that separate words by spaces, character error rate over all.
 
-    Characters of Chinese and Japanese are counted without spaces.
+    Spaces in Chinese and Japanese don't count.
     """
     texts = [_normalized_pair(prediction, normalization) for prediction in predictions]
     spaced = [
@@ -52,7 +53,7 @@ def _normalized_pair(prediction: Prediction, normalization: str) -> tuple[str, s
     return tuple(pair)
 
 
-def translation(predictions: Sequence[Prediction], normalization: str) -> Scores:
+def score_translations(predictions: Sequence[Prediction], normalization: str) -> Scores:
     """BLEU and chrF. One BLEU needs one target language, since its tokenizer depends on it."""
     languages = {prediction.text_language for prediction in predictions}
     references = [[normalize(text, normalization) for text in item.references] for item in predictions]
@@ -64,18 +65,18 @@ def translation(predictions: Sequence[Prediction], normalization: str) -> Scores
     return {"bleu": score, "chrf": chrf(references, guesses)}
 
 
-def word_times(predictions: Sequence[Prediction], normalization: str) -> Scores:
+def score_word_times(predictions: Sequence[Prediction], normalization: str) -> Scores:
     """Shift of word times, and the word error rate of the text without times."""
     references, guesses = ([item.references[0] for item in predictions], [item.prediction for item in predictions])
-    return timing(references, guesses) | transcription(predictions, normalization)
+    return time_metrics(references, guesses) | score_transcripts(predictions, normalization)
 
 
-def caption(predictions: Sequence[Prediction], normalization: str) -> Scores:
-    """Caption metrics of the COCO tools, which bring their own normalisation, and chrF."""
+def score_captions(predictions: Sequence[Prediction], normalization: str) -> Scores:
+    """Caption metrics of the COCO tools, which have their own normalisation, and chrF."""
     return caption_metrics([item.references for item in predictions], [strip_tags(p.prediction) for p in predictions])
 
 
-def label(predictions: Sequence[Prediction], normalization: str) -> Scores:
+def score_labels(predictions: Sequence[Prediction], normalization: str) -> Scores:
     """Accuracy of closed-set answers: as whole strings, and by the one label that the answer names."""
     labels = {normalize(text, normalization) for item in predictions for text in item.references}
     exact, named = [], []
@@ -92,7 +93,7 @@ def label(predictions: Sequence[Prediction], normalization: str) -> Scores:
 
 
 def named_labels(text: str, labels: set[str]) -> set[str]:
-    """The labels that stand in `text` as whole words, longest first: "hot dog" doesn't name "dog"."""
+    """The labels that `text` contains as whole words, the longest first: "hot dog" doesn't name "dog"."""
     rest, found = f" {' '.join(text.split())} ", set()
     for name in sorted(labels, key=len, reverse=True):
         if name and f" {name} " in rest:
@@ -101,11 +102,11 @@ def named_labels(text: str, labels: set[str]) -> set[str]:
     return found
 
 
-def answer(predictions: Sequence[Prediction], normalization: str) -> Scores:
+def score_short_answers(predictions: Sequence[Prediction], normalization: str) -> Scores:
     """Accuracy of short answers, over all questions and over those answered by yes or no (ClothoAQA).
 
     Several references are several right answers. "No, it isn't" is wrong as a string but right by its first word, so
-    both are told.
+    both are counted.
     """
 
     def is_right(item: Prediction) -> bool:
@@ -123,18 +124,18 @@ def answer(predictions: Sequence[Prediction], normalization: str) -> Scores:
     }
 
 
-def note(predictions: Sequence[Prediction], normalization: str) -> Scores:
+def score_notes(predictions: Sequence[Prediction], normalization: str) -> Scores:
     """Scores of notes in the paper's tag format."""
     return note_metrics(
         [parse_note(item.references[0]) for item in predictions], [parse_note(item.prediction) for item in predictions]
     )
 
 
-def open_answer(predictions: Sequence[Prediction], normalization: str) -> Scores:
-    """How often an answer contains its reference, chrF, and whether the model says so when it can't tell.
+def score_open_answers(predictions: Sequence[Prediction], normalization: str) -> Scores:
+    """How often an answer contains its reference, chrF, and whether the model declines exactly where it should.
 
-    Where the reference declines to answer ("There is no speech in this audio."), any declining answer is right;
-    "declined" is the share of those, and "false_refusals" the share of the other questions that were declined.
+    Where the reference declines to answer ("There is no speech in this audio."), any declining answer is right. Of
+    those questions, "declined" is the share that was declined; "false_refusals" is that of all other questions.
     """
     right, declined, refused = [], [], []
     for item in predictions:

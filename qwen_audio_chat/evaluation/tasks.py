@@ -1,6 +1,6 @@
 """The registry of evaluation tasks: the paper's task families and the pocket model's own.
 
-A task knows how to ask (the tags of the released evaluation scripts, or a natural question for a chat model), how long
+A task says what to ask (the tags of the released evaluation scripts, or a natural question for a chat model), how long
 an answer may be, and how answers are scored.
 """
 
@@ -11,13 +11,13 @@ from ..prompts.questions import QUESTIONS
 from ..prompts.tags import TASKS as TAG_TASKS
 from ..prompts.tags import TaskPrompt
 from . import scoring
-from .data import Sample
 from .metrics import Metric
 from .predictions import Prediction
+from .samples import Sample
 
 Score = Callable[[Sequence[Prediction], str], dict[str, Metric]]
-CHAT_TOKENS = 256
-WORDS = {name: asked.words[0] for name, asked in QUESTIONS.items()}  # in English, as the page asks
+CHAT_TOKENS = 256  # limit of an answer in a chat
+ENGLISH_QUESTIONS = {name: question.text[0] for name, question in QUESTIONS.items()}  # as the page asks
 
 
 @dataclass(frozen=True)
@@ -26,17 +26,19 @@ class Task:
 
     Attributes:
         name: as given to `--task`; the paper's abbreviation where it has one.
-        tags: the multi-task prompt, of which a sample may override languages, instruction and question;
-            None for tasks that are chat only.
-        question: what a chat model is asked where the sample brings no question; "{language}" is the one to
-            translate into.
+        title: for people.
+        tags: the multi-task prompt, of which a sample may override languages, instruction and question; None for a task
+            that only chat models have.
+        question: what a chat model is asked where the sample has no question; "{language}" is the one to translate
+            into.
         max_new_tokens: limit of an answer to the tag prompt; chat answers are whole sentences and get `CHAT_TOKENS`.
-        score: predictions and the name of a text normalisation to metrics.
+        score: computes the metrics from predictions and the name of a text normalisation.
         headline: the metrics that matter, most important first.
-        normalization: default for manifests, by language: "" stands for all others.
+        normalization: default for manifests.
+        english_normalization: default for manifests in English, where it differs.
         official_normalization: default for files in the official format, as in the released scripts.
-        joins_pieces: audio beyond 30 s is asked piece by piece and the answers joined; elsewhere it is cut, as in the
-            released scripts, and said so.
+        joins_pieces: audio over 30 s is asked piece by piece and the answers are joined. For other tasks it is cut to
+            30 s, as in the released scripts, with a notice.
     """
 
     name: str
@@ -59,19 +61,19 @@ class Task:
         return self.english_normalization if english and self.english_normalization else self.normalization
 
     def fits(self, sample: Sample) -> bool:
-        """Whether a sample is for this task, or at least doesn't say that it is for another."""
+        """Whether a sample is for this task, or at least doesn't say that it is for another one."""
         if self.tags is None:
             return bool(sample.messages) or "question" in _tag_tasks(sample)
         if sample.messages or self.tags.task not in _tag_tasks(sample):
             return False
         if self.tags.task == "keyword" and sample.instruction != self.tags.instruction:
             return sample.instruction not in {each.tags.instruction for each in TASKS.values() if each.tags} - {None}
-        # Only a line that names its task tells by its silence that it has no times.
+        # A line that names its task but no timestamps has none; a line without a task may have them.
         return not (self.tags.timestamps and sample.task) or sample.timestamps or bool(sample.words)
 
 
 def _tag_tasks(sample: Sample) -> Sequence[str]:
-    """The tasks in tags that a sample may be for, by what it says."""
+    """The tasks of `tags.TaskPrompt` that a sample may be for."""
     if sample.task:
         return (sample.task,)
     if sample.timestamps:
@@ -94,56 +96,56 @@ TASKS = {
     task.name: task
     for task in (
         Task(
-            "asr", "Speech recognition", _ASR, WORDS["transcribe"], 256,
-            scoring.transcription, ("wer", "cer"),
+            "asr", "Speech recognition", _ASR, ENGLISH_QUESTIONS["transcribe"], 256,
+            scoring.score_transcripts, ("wer", "cer"),
             english_normalization="whisper_english", official_normalization="official", joins_pieces=True,
         ),
         Task(
             "s2tt", "Speech translation", TaskPrompt("translate", instruction="itn"),
-            WORDS["translate"], 256, scoring.translation, ("bleu", "chrf"),
+            ENGLISH_QUESTIONS["translate"], 256, scoring.score_translations, ("bleu", "chrf"),
             normalization="none", joins_pieces=True,
         ),
         Task(
             "srwt", "Speech recognition with word times", TaskPrompt("transcribe", timestamps=True),
-            WORDS["words"], 256,
-            scoring.word_times, ("aas_ms", "median_shift_ms", "wer"), official_normalization="official",
+            ENGLISH_QUESTIONS["words"], 256,
+            scoring.score_word_times, ("aas_ms", "median_shift_ms", "wer"), official_normalization="official",
         ),
         Task(
             "aac", "Audio captioning", TaskPrompt("caption", "unknown", instruction="caption_clotho"),
-            WORDS["caption"], 30, scoring.caption, ("spider", "cider", "spice", "chrf"),
+            ENGLISH_QUESTIONS["caption"], 30, scoring.score_captions, ("spider", "cider", "spice", "chrf"),
             normalization="none",
         ),
         Task(
-            "asc", "Acoustic scenes", _keyword("scene"), WORDS["scene"], 10,
-            scoring.label, ("accuracy",),
+            "asc", "Acoustic scenes", _keyword("scene"), ENGLISH_QUESTIONS["scene"], 10,
+            scoring.score_labels, ("accuracy",),
         ),
         Task(
-            "ser", "Speech emotion", _keyword("emotion_recognition", "en"), WORDS["emotion"], 4,
-            scoring.label, ("accuracy",),
+            "ser", "Speech emotion", _keyword("emotion_recognition", "en"), ENGLISH_QUESTIONS["emotion"], 4,
+            scoring.score_labels, ("accuracy",),
         ),
         Task(
             "aqa", "Questions about audio", TaskPrompt("question", question=""), "", 4,
-            scoring.answer, ("accuracy", "binary_accuracy"),
+            scoring.score_short_answers, ("accuracy", "binary_accuracy"),
         ),
         Task(
             "vsc", "Vocal sounds", _keyword("vocal_classification", "en"), "Which vocal sound is this?", 4,
-            scoring.label, ("accuracy",),
+            scoring.score_labels, ("accuracy",),
         ),
         Task(
             "mna", "Musical notes", _keyword("note_analysis"),
-            WORDS["note"], 30,
-            scoring.note, ("instrument_accuracy", "qualities_map", "pitch_accuracy"), normalization="none",
+            ENGLISH_QUESTIONS["note"], 30,
+            scoring.score_notes, ("instrument_accuracy", "qualities_map", "pitch_accuracy"), normalization="none",
         ),
         Task(
-            "sound", "Sounds", _keyword("event"), WORDS["sounds"], 16, scoring.label, ("accuracy",),
+            "sound", "Sounds", _keyword("event"), ENGLISH_QUESTIONS["sounds"], 16, scoring.score_labels, ("accuracy",),
         ),
         Task(
             "lid", "Spoken language", TaskPrompt("question", "unknown", question=""), "Which language is spoken?", 8,
-            scoring.label, ("accuracy",),
+            scoring.score_labels, ("accuracy",),
         ),
         Task(
             "chat", "Open questions", None, "Describe the audio.", CHAT_TOKENS,
-            scoring.open_answer, ("contains_reference", "chrf"),
+            scoring.score_open_answers, ("contains_reference", "chrf"),
         ),
     )
 }  # fmt: skip

@@ -1,5 +1,5 @@
-"""Training at any size: manifests, collation, the stages of the paper and the alignment before them."""
+"""Training at any size: the stages of the paper, and an alignment before them for parts that never met.
 
-from ..model.quantization import import_bitsandbytes
-
-import_bitsandbytes()  # quietly, before transformers' Trainer does
+`manifest` reads examples and `collator` makes batches of them; `objective` is the model with its losses, `stages` says
+which of its parts learn, `trainer` runs the loop, and `run` puts them together.
+"""

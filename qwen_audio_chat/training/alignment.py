@@ -1,18 +1,18 @@
-"""Stage 0: put audio frames where the language model's own token embeddings lie, by CTC through those embeddings.
+"""The alignment: audio frames move to where the language model's token embeddings are, by CTC through those embeddings.
 
-Connectionist temporal classification (Graves et al., 2006) needs a class for each token: here it is the token's
-embedding, so a frame that scores well *is* close to what the language model already reads. Both sides are normalised,
-because the model reads directions: with plain dot products the frames grow long and stay far off (cosine 0.18).
+Connectionist temporal classification (Graves et al., 2006) needs a class for each token. Here the class is the token's
+embedding, so a frame that scores well is close to what the language model already reads. Both sides are normalised,
+because the model reads directions: with plain dot products the frames grow long and stay far away (cosine 0.18).
 
-Beside it, the model's own `ctc_head` spells the same frames: letters are heard often enough to be learned soon, and
-keep in the frames what tells rare words apart. The frames of what isn't English speech say what it is, all of them.
+Beside it, the model's own `ctc_head` spells the same frames. Letters are frequent enough to be learned early, and they
+keep in the frames what tells rare words apart. Where a clip isn't English speech, each of its frames learns to name it.
 """
 
 import json
 import math
-import random
 from collections.abc import Sequence
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -25,53 +25,54 @@ from transformers import PreTrainedTokenizerFast
 from ..ctc.forced_alignment import ctc_classes
 
 HEAD_FILE = "alignment.safetensors"
-MERGES = 5000
+SHORT_TOKENIZER_MERGES = 5000
 BLANK = 0  # the class of a frame that says nothing
-NAMING_WEIGHT = 8.0  # of a name's token beside one of a transcript, which has ten times as many
+NAMING_WEIGHT = 8.0  # of a name's token against one of a transcript, which has ten times as many
 CTC_ALPHABET = " 'abcdefghijklmnopqrstuvwxyz"
+_SHORT_TOKENIZERS: WeakKeyDictionary[PreTrainedTokenizerFast, Tokenizer] = WeakKeyDictionary()
 
 
 def ctc_text(text: str) -> str:
-    """A transcript as the alignment spells it: lower case, a space before each word, apostrophes but no punctuation."""
+    """A transcript as the alignment learns it: lower case, a space before each word, apostrophes but no punctuation."""
     kept = "".join(char if char.isalnum() or char == "'" else " " for char in text.lower().replace("’", "'"))
     return "".join(f" {word}" for word in kept.split())
 
 
-def short_tokenizer(tokenizer: PreTrainedTokenizerFast, merges: int = MERGES) -> Tokenizer:
+def short_tokenizer(tokenizer: PreTrainedTokenizerFast) -> Tokenizer:
     """The tokenizer cut down to its first merges: the same ids, but rare words are spelled in common pieces.
 
     With all 48,900 merges of SmolLM2, 29 % of the tokens of unseen text occur fewer than 20 times in 7,000 training
-    clips, and a frame never learns them; the language model mends the spelling.
+    clips, and a frame never learns them; the language model corrects the spelling.
     """
-    short = getattr(tokenizer, "_short_tokenizer", None)
+    short = _SHORT_TOKENIZERS.get(tokenizer)
     if short is None:
         backend = tokenizer.backend_tokenizer
         model = json.loads(backend.to_str())["model"]
         pairs = [tuple(pair) if isinstance(pair, list) else tuple(pair.split(" ")) for pair in model["merges"]]
-        short = Tokenizer(BPE(model["vocab"], pairs[:merges]))
+        short = Tokenizer(BPE(model["vocab"], pairs[:SHORT_TOKENIZER_MERGES]))
         short.normalizer = backend.normalizer
         short.pre_tokenizer = backend.pre_tokenizer
-        tokenizer._short_tokenizer = short
+        _SHORT_TOKENIZERS[tokenizer] = short
     return short
 
 
-def ctc_targets(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
+def transcript_tokens(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
     """Ids of `ctc_text` in common pieces."""
     return short_tokenizer(tokenizer).encode(ctc_text(text), add_special_tokens=False).ids
 
 
-def name_targets(tokenizer: PreTrainedTokenizerFast, name: str) -> list[int]:
-    """Ids of a name as the language model writes it: few names are heard often, so whole words are learned."""
+def name_tokens(tokenizer: PreTrainedTokenizerFast, name: str) -> list[int]:
+    """Ids of a name as the language model writes it: names are few and frequent, so whole words are learned."""
     return tokenizer.encode(f" {name}", add_special_tokens=False) if name else []
 
 
 def ctc_head_targets(text: str) -> list[int]:
-    """Classes of the `ctc_head` for `ctc_text`; what isn't in `CTC_ALPHABET` is left out."""
+    """Classes of the `ctc_head` for `ctc_text`; characters outside `CTC_ALPHABET` are left out."""
     return ctc_classes(ctc_text(text), CTC_ALPHABET)
 
 
 def ctc_loss(log_probs: Sequence[torch.Tensor], targets: Sequence[Sequence[int]]) -> torch.Tensor:
-    """Sum of the CTC losses of clips; one too short for its own target counts nothing.
+    """Sum of the CTC losses of clips; a clip too short for its target adds nothing.
 
     Args:
         log_probs: of each clip, [frames, classes], blank first.
@@ -88,10 +89,10 @@ def ctc_loss(log_probs: Sequence[torch.Tensor], targets: Sequence[Sequence[int]]
 
 
 def naming_loss(log_probs: Sequence[torch.Tensor], targets: Sequence[Sequence[int]]) -> torch.Tensor:
-    """Sum over the tokens of clips' names of how surprising it is that a frame, drawn at random, says the token.
+    """Sum over the tokens of clips' names: the negative log-likelihood of the token in a frame drawn at random.
 
-    CTC would be content with one frame that does, and teach all others to be silent; after 250 steps every sound was a
-    drum, the most frequent one. Arguments as those of `ctc_loss`.
+    CTC would be content with a single frame that says the name, and teach all others to be silent; after 250 steps
+    every sound was a drum, the most frequent one. The arguments are those of `ctc_loss`.
     """
     losses = [
         math.log(len(clip)) - clip[:, sorted(set(row))].logsumexp(0)
@@ -105,7 +106,7 @@ class AlignmentHead(nn.Module):
 
     Args:
         width: size of the language model's embeddings.
-        vocabulary: ids that a frame may stand for (all tokens of the training texts).
+        vocabulary: ids of the tokens that a frame may say, all those of the training texts.
     """
 
     def __init__(self, width: int, vocabulary: Sequence[int], temperature: float = 18.0):
@@ -130,13 +131,13 @@ class AlignmentHead(nn.Module):
         in_order: Sequence[bool],
         embedding: nn.Embedding,
     ) -> torch.Tensor:
-        """Loss per target token, a scalar: CTC for what is said, one word after the other, `naming_loss` for the rest.
+        """Loss per target token, a scalar: CTC for transcripts, whose tokens come in order, `naming_loss` for names.
 
         Args:
             clips: projected frames of each clip, [frames, width].
-            targets: token ids of each clip's transcript or name; a clip too short for its transcript counts nothing.
-            in_order: whether each clip says its tokens.
-            embedding: the language model's embeddings; they are not trained here.
+            targets: token ids of each clip's transcript or name; a clip too short for its transcript adds nothing.
+            in_order: of each clip, whether its target is a transcript.
+            embedding: the language model's embeddings, which get no gradient here.
         """
         tokens = torch.tensor(sorted({token for row in targets for token in row}), device=self.vocabulary.device)
         others = self.vocabulary[~torch.isin(self.vocabulary, tokens)]
@@ -144,40 +145,17 @@ class AlignmentHead(nn.Module):
             rows = embedding.weight[torch.cat((tokens, others))]
         logits = self.logits(torch.cat(list(clips)), rows).float()
         own, rest = logits.split((1 + len(tokens), len(others)), dim=-1)
-        if rest.shape[-1]:  # one class "something else" keeps the sums exact and the lattice small
+        if rest.shape[-1]:  # a single class for all other tokens keeps the sums exact and the lattice small
             rest = rest.logsumexp(-1, keepdim=True)
         log_probs = torch.cat((own, rest), dim=-1).log_softmax(-1).split([len(clip) for clip in clips])
         places = {token: place for place, token in enumerate(tokens.tolist(), start=1)}
         rows = [[places[token] for token in row] for row in targets]
         loss = logits.new_zeros(())
-        for said, each, weight in ((True, ctc_loss, 1.0), (False, naming_loss, NAMING_WEIGHT)):
-            chosen = [n for n, ordered in enumerate(in_order) if ordered == said]
+        for is_transcript, loss_of, weight in ((True, ctc_loss, 1.0), (False, naming_loss, NAMING_WEIGHT)):
+            chosen = [n for n, ordered in enumerate(in_order) if ordered == is_transcript]
             if chosen:
-                loss = loss + weight * each([log_probs[n] for n in chosen], [rows[n] for n in chosen])
+                loss = loss + weight * loss_of([log_probs[n] for n in chosen], [rows[n] for n in chosen])
         return loss / max(1, sum(map(len, targets)))
-
-
-def fit_head(model, collate, examples: Sequence, seed: int, clips: int = 32, steps: int = 60) -> None:
-    """Fit a new `model.alignment_head` to the frames as they are, which a model that has learned keeps otherwise.
-
-    With a random blank the loss of the shipped pocket is six times as high as with one that fits.
-
-    Args:
-        model: `QwenAudioForTraining`.
-        collate: `collator.Collator` without text.
-        examples: with targets of the alignment.
-        seed: draws the clips.
-    """
-    chosen = random.Random(seed).sample(list(examples), min(clips, len(examples)))
-    batch = collate([(example, 0) for example in chosen])
-    with torch.no_grad():
-        frames = model.get_audio_features(batch["input_features"], batch["feature_lengths"])
-    optimizer = torch.optim.Adam(model.alignment_head.parameters(), lr=0.05)
-    for _ in range(steps):
-        loss = model.alignment_loss(frames, batch["alignment_labels"], batch["ctc_labels"])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
 
 
 def save_head(head: AlignmentHead, folder: str | Path) -> None:

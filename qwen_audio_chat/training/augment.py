@@ -1,7 +1,7 @@
 """Make clean clips sound as if recorded elsewhere: rooms, microphones, noise, telephones, bad levels.
 
 Everything is synthetic and drawn from one generator, so a clip and a seed always give the same samples. The length
-never changes, which keeps time stamps valid. One 5 s clip takes a few milliseconds on one core.
+never changes, so that time stamps stay valid. A clip of 5 s takes a few milliseconds on one core.
 """
 
 import librosa
@@ -10,11 +10,12 @@ from scipy.fft import irfft, next_fast_len, rfft
 
 from ..audio.decoding import SAMPLE_RATE
 
-REVERBERANT = 0.35
-COLOURED = 0.5
-NOISY = 0.65
-NARROW = 0.12
-CLIPPED = 0.08
+# Probabilities, each drawn on its own.
+ROOM_PROBABILITY = 0.35
+MICROPHONE_PROBABILITY = 0.5
+NOISE_PROBABILITY = 0.65
+TELEPHONE_PROBABILITY = 0.12
+CLIPPING_PROBABILITY = 0.08
 
 
 def augment(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -22,7 +23,7 @@ def augment(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
     Args:
         waveform: float32 [samples] at 16 kHz.
-        rng: Draws everything; the same state gives the same result.
+        rng: draws everything; the same state gives the same result.
 
     Returns:
         float32 [samples], same length, finite, peak at most 1.
@@ -33,23 +34,23 @@ def augment(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     tail = SAMPLE_RATE // 2
     size = next_fast_len(length + tail, real=True)
     frequencies = np.fft.rfftfreq(size, 1 / SAMPLE_RATE)
-    narrow = rng.random() < NARROW
+    is_telephone = rng.random() < TELEPHONE_PROBABILITY
     spectrum = None
-    if rng.random() < REVERBERANT:
+    if rng.random() < ROOM_PROBABILITY:
         spectrum = rfft(waveform, size) * rfft(room_response(rng), size)
-    if rng.random() < COLOURED:
+    if rng.random() < MICROPHONE_PROBABILITY:
         spectrum = (rfft(waveform, size) if spectrum is None else spectrum) * microphone_response(frequencies, rng)
     signal = np.asarray(waveform, np.float32) if spectrum is None else irfft(spectrum, size)[:length]
-    if rng.random() < NOISY:
+    if rng.random() < NOISE_PROBABILITY:
         signal = add_noise(signal, rng.uniform(3.0, 35.0), rng)
-    if narrow:
+    if is_telephone:
         low, high = rng.uniform(150, 350), rng.uniform(2800, 3900)
         spectrum = rfft(signal, size) / (
             (1 + (low / np.maximum(frequencies, 1)) ** 8) * (1 + (frequencies / high) ** 16)
         )
         signal = mu_law(irfft(spectrum, size)[:length])
     peak = np.abs(signal).max()
-    if rng.random() < CLIPPED:
+    if rng.random() < CLIPPING_PROBABILITY:
         limit = peak * rng.uniform(0.2, 0.7)
         signal, peak = np.clip(signal, -limit, limit), limit
     level = 10 ** (rng.uniform(-30, 0) / 20)
@@ -81,7 +82,7 @@ def microphone_response(frequencies: np.ndarray, rng: np.random.Generator) -> np
 
     Args:
         frequencies: Hz, [bins].
-        rng: Draws the curve.
+        rng: draws the curve.
 
     Returns:
         Gains, [bins].
@@ -100,8 +101,8 @@ def add_noise(signal: np.ndarray, snr_db: float, rng: np.random.Generator) -> np
 
     Args:
         signal: float [samples].
-        snr_db: Of the power over the whole clip.
-        rng: Draws kind and samples.
+        snr_db: ratio of the powers over the whole clip.
+        rng: draws kind and samples.
 
     Returns:
         float [samples].
@@ -110,7 +111,7 @@ def add_noise(signal: np.ndarray, snr_db: float, rng: np.random.Generator) -> np
     kind = rng.choice(["coloured", "hum", "crackle"], p=[0.8, 0.1, 0.1])
     if kind == "coloured":
         noise = coloured_noise(length, rng.uniform(-0.3, 2.0), rng)
-        if rng.random() < 0.4:  # swells, as of traffic or wind
+        if rng.random() < 0.4:  # swells as those of traffic or wind
             points = np.linspace(0, length - 1, 2 + length // 4000)
             noise = noise * np.interp(np.arange(length), points, rng.uniform(0.2, 1.0, size=len(points)))
     elif kind == "hum":

@@ -1,30 +1,32 @@
-"""From examples to model inputs with labels: who learns what, and the randomness of training data."""
+"""From examples to model inputs with labels: which tokens are learned, and the randomness of training data."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from ..audio.cutting import split_audio
-from ..audio.decoding import AudioError, load_audio
-from ..audio.features import log_mel, num_mel_tokens
+from ..audio.audio import Audio
+from ..audio.decoding import AudioError
+from ..audio.features import num_mel_tokens
+from ..data.lines import DataError
 from ..model import QwenAudioProcessor
 from ..prompts.chatml import encode_audio, encode_conversation, encode_text, encode_timed_words
 from ..prompts.tokenizer import END_OF_TEXT
 from .alignment import BLANK, ctc_head_targets
 from .alignment_targets import alignment_target
-from .manifest import Clip, Dialogue, Example, ManifestError
+from .manifest import Clip, Dialogue, Example
 
 IGNORE = -100
 Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
 class Visits(Dataset):
-    """Every visit of every example: visit `n` is example `n % len(examples)`, with random numbers of its own.
+    """Every visit to every example: visit `n` is to example `n % len(examples)`, with random numbers of its own.
 
-    So what an example looks like in an epoch depends on the visit alone: not on workers, processes or interruptions.
+    What an example looks like in an epoch depends only on the visit: not on workers, processes or interruptions.
     """
 
     def __init__(self, examples: Sequence[Example], epochs: int = 1):
@@ -40,36 +42,39 @@ class Visits(Dataset):
 
 @dataclass
 class Row:
-    """One example, encoded: ids and labels of the same length, and the log-mel clips it needs.
+    """One example, encoded.
 
-    `names` and `spellings` have the alignment's targets for each clip, tokens and letters (see `alignment_targets`).
-    Both are empty where it learns nothing; to spell nothing, on purpose, is `[BLANK]`.
+    Attributes:
+        input_ids, labels: of the same length.
+        clips: log-mel of each piece of its audios, [mel bins, frames].
+        alignment_labels, ctc_labels: the alignment's targets for each clip, in tokens and in letters (see
+            `alignment_targets`); empty where it learns nothing, `[BLANK]` where it learns to spell nothing.
     """
 
     input_ids: list[int]
     labels: list[int]
     clips: list[torch.Tensor]
-    names: list[list[int]] = field(default_factory=list)
-    spellings: list[list[int]] = field(default_factory=list)
+    alignment_labels: list[list[int]] = field(default_factory=list)
+    ctc_labels: list[list[int]] = field(default_factory=list)
 
 
 @dataclass
 class Collator:
-    """Examples of `Visits` to one batch.
+    """Makes one batch of examples of `Visits`.
 
-    Only what the assistant says is learned, with its `<|im_end|>` and nothing after it; of a tagged example, what
-    follows the tags, with `<|endoftext|>`.
+    Of a dialogue, only what the assistant says is learned, up to and including its `<|im_end|>`; of a tagged clip, what
+    follows the tags, up to and including `<|endoftext|>`.
 
     Args:
         processor: the model's.
-        seed: of all randomness.
-        augment: changes a waveform, float32 [samples]; none for evaluation.
+        seed: of everything random.
+        augment: changes a waveform, float32 [samples]; None for evaluation.
         augment_probability: of a clip to be changed.
         mask_features: SpecAugment (Park et al., 2019): two bands of up to 15 mel bins, and a stretch of up to 160 ms
             for each second.
-        corruption: highest share of the assistant's own words that are replaced by random ones *as input*. The
-            labels stay, so the model learns to look at the sound instead of guessing from its own last words.
-        text: encode ids and labels; the alignment stage needs only clips and what they say.
+        corruption: highest share of the assistant's tokens that are replaced by random ones in the input. The labels
+            stay, so that the model learns to use the audio instead of guessing from its own last words.
+        text: encode ids and labels; the stage "align" needs only clips and their alignment targets.
     """
 
     processor: QwenAudioProcessor
@@ -91,43 +96,45 @@ class Collator:
             inputs["labels"] = torch.tensor([[IGNORE] * (length - len(row.labels)) + row.labels for row in rows])
         else:
             del inputs["input_ids"], inputs["attention_mask"]
-        if any(len(ids) for row in rows for ids in (*row.names, *row.spellings)):
-            inputs["alignment_labels"] = _padded([ids for row in rows for ids in row.names])
-            inputs["ctc_labels"] = _padded([ids for row in rows for ids in row.spellings])
+        if any(len(ids) for row in rows for ids in (*row.alignment_labels, *row.ctc_labels)):
+            inputs["alignment_labels"] = _padded([ids for row in rows for ids in row.alignment_labels])
+            inputs["ctc_labels"] = _padded([ids for row in rows for ids in row.ctc_labels])
         return inputs
 
     def _row(self, example: Example, rng: np.random.Generator) -> Row:
         pieces = [self._clips(example, path, rng) for path in example.audios]
         clips = [clip for group in pieces for clip in group]
         counts = [[num_mel_tokens(clip) for clip in group] for group in pieces]
-        names, spellings = ([[] for _ in clips] for _ in range(2))
-        if (told := alignment_target(example)) and len(clips) == 1:
-            names = [told.tokens(self.processor.tokenizer)]
-            spellings = [[] if told.letters is None else ctc_head_targets(told.letters) or [BLANK]]
+        alignment_labels, ctc_labels = ([[] for _ in clips] for _ in range(2))
+        if (target := alignment_target(example)) and len(clips) == 1:
+            alignment_labels = [target.tokens(self.processor.tokenizer)]
+            ctc_labels = [[] if target.ctc_text is None else ctc_head_targets(target.ctc_text) or [BLANK]]
         if not self.text:
-            return Row([], [], clips, names, spellings)
-        encode = self.encode_clip if isinstance(example, Clip) else self.encode_dialogue
-        ids, labels = encode(example, counts)
-        return Row(self._corrupted(ids, labels, rng), labels, clips, names, spellings)
+            return Row([], [], clips, alignment_labels, ctc_labels)
+        ids, labels = (
+            self.encode_clip(example, counts) if isinstance(example, Clip) else self.encode_dialogue(example, counts)
+        )
+        return Row(self._corrupted(ids, labels, rng), labels, clips, alignment_labels, ctc_labels)
 
-    def _clips(self, example: Example, path, rng: np.random.Generator) -> list[torch.Tensor]:
+    def _clips(self, example: Example, path: Path, rng: np.random.Generator) -> list[torch.Tensor]:
+        """Log-mel [mel bins, frames] of each piece of an audio, augmented at random."""
         try:
-            waveform = load_audio(path)
+            audio = Audio.load(path)
         except AudioError as error:
-            raise ManifestError(f"{example.origin}: {error}") from error
+            raise DataError("{origin}: {reason}", origin=example.origin, reason=error) from error
         if self.augment is not None and rng.random() < self.augment_probability:
-            waveform = self.augment(waveform, rng)
-        clips = [log_mel(piece, self.processor.num_mel_bins) for piece in split_audio(waveform)]
+            audio = Audio(self.augment(audio.waveform, rng))
+        clips = [piece.log_mel(self.processor.num_mel_bins) for piece in audio.pieces()]
         return [mask_features(clip, rng) for clip in clips] if self.mask_features else clips
 
     def encode_clip(self, example: Clip, counts: Sequence[Sequence[int]]) -> tuple[list[int], list[int]]:
-        """Ids and labels of a tagged example; `counts` are the audio tokens of each piece of its audio."""
+        """Ids and labels of a tagged clip; `counts` holds the audio tokens of each piece of its audio."""
         tokenizer = self.processor.tokenizer
         prompt = [i for count in counts[0] for i in encode_audio(tokenizer, count)]
         prompt += self.processor.encode_prompt(example.prompt)
         if example.prompt.timestamps:
             answer = encode_timed_words(tokenizer, example.words)
-        elif example.prompt.instruction == "note_analysis":  # its answer is made of tags; any other is only text
+        elif example.prompt.instruction == "note_analysis":  # written in tags; any other answer is plain text
             answer = tokenizer(example.text, add_special_tokens=False).input_ids
         else:
             answer = encode_text(tokenizer, example.text)
@@ -135,9 +142,9 @@ class Collator:
         return prompt + answer, [IGNORE] * len(prompt) + answer
 
     def encode_dialogue(self, example: Dialogue, counts: Sequence[Sequence[int]]) -> tuple[list[int], list[int]]:
-        """Ids and labels of a conversation."""
+        """Ids and labels of a conversation; `counts` holds the audio tokens of each piece of each audio."""
         chat = encode_conversation(self.processor.tokenizer, example.messages, counts, add_generation_prompt=False)
-        labels = [i if mine else IGNORE for i, mine in zip(chat.input_ids, chat.assistant_mask, strict=True)]
+        labels = [i if learned else IGNORE for i, learned in zip(chat.input_ids, chat.assistant_mask, strict=True)]
         return chat.input_ids, labels
 
     def _corrupted(self, ids: list[int], labels: list[int], rng: np.random.Generator) -> list[int]:
@@ -157,7 +164,7 @@ def _padded(rows: Sequence[Sequence[int]]) -> torch.Tensor:
 
 
 def mask_features(clip: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """SpecAugment on one log-mel clip [mel bins, frames]; masked places take the clip's mean."""
+    """SpecAugment on one log-mel clip [mel bins, frames]; what is masked gets the clip's mean."""
     clip, fill = clip.clone(), clip.mean()
     bins, frames = clip.shape
     for _ in range(2):

@@ -1,39 +1,33 @@
-"""Training data as JSON lines: labelled clips for the multi-task format, and dialogues.
+"""Training examples from manifests, which are files of data lines. See `data/lines.py` for the format."""
 
-    {"audio": "clip.flac", "text": "hello there"}
-    {"audio": "bell.wav", "task": "keyword", "audio_language": "unknown", "instruction": "vocal_classification",
-     "text": "bell", "split": "train"}
-    {"messages": [{"role": "user", "content": [{"type": "audio", "audio": "a.wav"}, {"type": "text", "text": "Who?"}]},
-                  {"role": "assistant", "content": "A dog."}]}
-
-Paths are relative to the manifest's folder. What is wrong with a line is told with its number; fields that aren't known
-are left alone.
-"""
-
-import json
 import logging
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
 
+from ..audio.audio import Audio
 from ..audio.cutting import MAX_CLIP_SECONDS
-from ..audio.decoding import SAMPLE_RATE, AudioError, load_audio
-from ..prompts.messages import content_parts, conversation_audios
+from ..data.lines import (
+    ClipLine,
+    DataError,
+    DialogueLine,
+    OfficialLine,
+    audio_paths,
+    located,
+    parse_json,
+    parse_line,
+    read_text_lines,
+)
+from ..prompts.messages import Message, conversation_audios
 from ..prompts.tags import TaskPrompt, TimedWord, default_audio_language, parse_note
-from ..prompts.tokenizer import INSTRUCTION_TAGS, TASK_TAGS
+from .settings import OnError
 
 SPLITS = ("train", "dev", "test")
-_TEXTS = ("audio", "text", "task", "audio_language", "text_language", "instruction", "question", "heard", "split")
-_TAGS = {f"<|{name}|>" for name in (*TASK_TAGS, *INSTRUCTION_TAGS, "0.00")}
-_TOLERANCE = 0.1  # seconds by which what measures a word may be beside what measures its clip
+END_TOLERANCE = 0.1  # seconds by which the last word may end after its clip, since both are measured
+MAX_REPORTED_LINES = 20
+
 log = logging.getLogger(__name__)
-
-
-class ManifestError(ValueError):
-    """What is wrong with a manifest: file, line number and reason."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +36,13 @@ class Clip:
 
     Attributes:
         origin: "file:line", for messages.
-        audio: the sound file.
+        audio: the audio file.
         prompt: the task as tags.
         text: the reference answer.
-        words: the words with their times in seconds, for timestamps.
-        seconds: how long the clip is, where the line tells it.
-        heard: what the frames learn to say in the alignment, where the line tells it. See `alignment_targets.py`.
+        words: the words with their times in seconds, for a task with timestamps.
+        seconds: length of the clip, where the line gives it.
+        alignment_text: what the frames learn to say in the alignment, where the line gives it ("heard" on disk). See
+            `alignment_targets.py`.
     """
 
     origin: str
@@ -56,7 +51,7 @@ class Clip:
     text: str
     words: tuple[TimedWord, ...] = ()
     seconds: float | None = None
-    heard: str | None = None
+    alignment_text: str | None = None
 
     @property
     def audios(self) -> list[Path]:
@@ -66,10 +61,10 @@ class Clip:
 
 @dataclass(frozen=True)
 class Dialogue:
-    """One conversation; its audios are paths in the messages. See `chatml` for the form."""
+    """One conversation; its audios are paths in the messages."""
 
     origin: str
-    messages: tuple[dict, ...]
+    messages: tuple[Message, ...]
     seconds: float | None = None
 
     @property
@@ -86,7 +81,7 @@ def read_manifests(
     *,
     split: str | None = None,
     default_split: str = "train",
-    on_error: Literal["raise", "skip"] = "raise",
+    on_error: OnError = "raise",
     check_audio: bool = True,
 ) -> list[Example]:
     """Read manifests.
@@ -94,148 +89,105 @@ def read_manifests(
     Args:
         paths: JSONL files.
         split: keep only lines of this split.
-        default_split: where a line belongs that names none.
-        on_error: refuse the whole manifest, or report bad lines as warnings and leave them out.
-        check_audio: decode every audio now, rather than meet a broken one hours later. The recipe's own manifests,
-            whose lines tell `seconds`, were checked when they were written.
+        default_split: the split of a line that names none.
+        on_error: refuse the whole manifest, or log a warning for each bad line and leave it out.
+        check_audio: decode every audio now, so that a broken one is found before hours of training. The manifests of
+            the shipped model's recipe don't need it: their audio was checked when it was written.
 
     Raises:
-        ManifestError: with every bad line (the first 20 in words), if `on_error` is "raise"; or no example is left.
+        DataError: with every bad line (the first 20 in words), if `on_error` is "raise"; or no example is left.
     """
     examples, errors = [], []
     for path in map(Path, paths):
-        try:
-            lines = path.read_text(encoding="utf-8-sig").split("\n")  # a text may hold other ends of lines
-        except (OSError, UnicodeDecodeError) as error:
-            raise ManifestError(f"The manifest {path} cannot be read: {error}.") from error
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
+        for origin, text in read_text_lines(path):
             try:
-                record = _record(line)
-                if split is None or record.get("split", default_split) == split:
-                    examples.append(_example(record, f"{path}:{number}", path.parent, check_audio))
-            except (ValueError, TypeError, OSError, AudioError) as error:
-                errors.append(f"{path}:{number}: {error}")
+                with located(origin):
+                    line = parse_line(parse_json(text))
+                    if line.split and line.split not in SPLITS:
+                        raise DataError('"split" must be one of {splits}.', splits=", ".join(SPLITS))
+                    if split is None or (line.split or default_split) == split:
+                        examples.append(_example(line, origin, path.parent, check_audio))
+            except DataError as error:
+                errors.append(str(error))
     if errors and on_error == "raise":
-        more = f"\n... and {len(errors) - 20} more" if len(errors) > 20 else ""
-        count = f"{len(errors)} bad line" + "s" * (len(errors) > 1)
-        raise ManifestError(f"{count}; nothing was read.\n" + "\n".join(errors[:20]) + more)
+        reported = errors[:MAX_REPORTED_LINES]
+        if len(errors) > len(reported):
+            reported.append(f"... and {len(errors) - len(reported)} more")
+        raise DataError(
+            "{count} bad {lines}; nothing was read.\n{reported}",
+            count=len(errors),
+            lines="line" if len(errors) == 1 else "lines",
+            reported="\n".join(reported),
+        )
     for error in errors:
         log.warning("skipped %s", error)
     if not examples:
-        raise ManifestError("The manifests hold no usable example" + (f" of the split {split!r}." if split else "."))
+        of_split = f" of the split {split!r}" if split else ""
+        raise DataError("The manifests hold no usable example{of_split}.", of_split=of_split)
     return examples
 
 
-def _record(line: str) -> dict[str, Any]:
-    try:
-        record = json.loads(line)
-        json.dumps(record, ensure_ascii=False).encode()
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON ({error.msg})") from error
-    except RecursionError as error:
-        raise ValueError("not JSON of a line: too deep") from error
-    except UnicodeEncodeError as error:
-        raise ValueError("a text holds half a character (a lone surrogate)") from error
-    if not isinstance(record, dict):
-        raise ValueError("a line must be one JSON object")
-    for name in _TEXTS:
-        if not isinstance(record.get(name, ""), str) and not (record[name] is None and name != "audio"):
-            raise ValueError(f'"{name}" must be text')
-    if record.get("split") and record["split"] not in SPLITS:
-        raise ValueError(f'"split" must be one of {", ".join(SPLITS)}')
-    return record
-
-
-def _example(record: dict[str, Any], origin: str, folder: Path, check_audio: bool) -> Example:
-    if "messages" in record:
-        example = _dialogue(record, origin, folder)
-    elif "audio" in record:
-        example = _clip(record, origin, folder)
-    else:
-        raise ValueError('a line needs "audio" and "text", or "messages"')
-    for audio in example.audios:
-        if not audio.is_file():
-            raise ValueError(f"there is no file {audio}")
-        if check_audio:
-            load_audio(audio)
+def _example(line: ClipLine | OfficialLine | DialogueLine, origin: str, folder: Path, check_audio: bool) -> Example:
+    if isinstance(line, OfficialLine):
+        raise DataError('a line to learn from needs "audio" and "text", or "messages".')
+    paths = audio_paths(line.audio, folder)
+    example = _clip(line, origin, paths) if isinstance(line, ClipLine) else _dialogue(line, origin, paths)
+    if check_audio:
+        for path in paths:
+            Audio.load(path)
     return example
 
 
-def _clip(record: dict[str, Any], origin: str, folder: Path) -> Clip:
-    task, timestamps = record.get("task") or "transcribe", record.get("timestamps", False)
-    if not isinstance(timestamps, bool):
-        raise ValueError('"timestamps" must be true or false')
-    instruction = record.get("instruction") or ("wo_itn" if task == "transcribe" and not timestamps else None)
-    audio_language = record.get("audio_language") or default_audio_language(task, instruction)
+def _clip(line: ClipLine, origin: str, paths: list[Path]) -> Clip:
+    if len(paths) != 1 or len(line.text) != 1:
+        raise DataError("a line to learn from has one audio and one text.")
+    task = line.task or "transcribe"
+    instruction = line.instruction or ("wo_itn" if task == "transcribe" and not line.timestamps else None)
+    audio_language = line.audio_language or default_audio_language(task, instruction)
     prompt = TaskPrompt(
         task,
         audio_language=audio_language,
-        text_language=record.get("text_language") or (audio_language if task == "transcribe" else "en"),
-        timestamps=timestamps,
+        text_language=line.text_language or (audio_language if task == "transcribe" else "en"),
+        timestamps=line.timestamps,
         instruction=instruction,
-        question=record.get("question"),
+        question=line.question,
     )
-    if unknown := [tag for tag, is_tag in prompt.pieces() if is_tag and tag not in _TAGS]:
-        raise ValueError(f"there is no tag {unknown[0]}")
-    text = record.get("text")
-    if not text or not text.strip():
-        raise ValueError("the text is empty")
+    text = line.text[0].strip()
+    if not text:
+        raise DataError("the text is empty.")
     if instruction == "note_analysis" and None in ((note := parse_note(text)).pitch, note.velocity, note.instrument):
-        raise ValueError("a note's text needs tags of its pitch, velocity and instrument")
-    told, words = _seconds(record), _words(record)
-    if timestamps and not words:
-        raise ValueError('a line with timestamps needs "words": [[start, end, "word"], ...]')
-    if words and words[-1].end > (told or MAX_CLIP_SECONDS) + _TOLERANCE:
-        raise ValueError("the last word ends after the clip")
-    return Clip(origin, folder / record["audio"], prompt, text.strip(), words, told, record.get("heard"))
+        raise DataError("a note's text needs tags of its pitch, velocity and instrument.")
+    words = _timed_words(line)
+    if line.timestamps and not words:
+        raise DataError('a line with timestamps needs "words": [[start, end, "word"], ...].')
+    return Clip(origin, paths[0], prompt, text, words, line.seconds, line.alignment_text)
 
 
-def _words(record: dict[str, Any]) -> tuple[TimedWord, ...]:
-    words = tuple(TimedWord(float(start), float(end), word) for start, end, word in record.get("words") or ())
-    if not all(isinstance(each.word, str) and each.word.strip() for each in words):
-        raise ValueError("a word with times is empty, or no text")
+def _timed_words(line: ClipLine) -> tuple[TimedWord, ...]:
+    words = tuple(TimedWord(start, end, word) for start, end, word in line.words)
+    if not all(each.word.strip() for each in words):
+        raise DataError("a word with times is empty.")
     times = [0.0, *(time for word in words for time in (word.start, word.end)), MAX_CLIP_SECONDS]
     if not all(before <= after for before, after in pairwise(times)):
-        raise ValueError(f"the times of the words must rise from 0 to {MAX_CLIP_SECONDS} seconds")
+        raise DataError("the times of the words must rise from 0 to {longest} seconds.", longest=MAX_CLIP_SECONDS)
+    if words and words[-1].end > (line.seconds or MAX_CLIP_SECONDS) + END_TOLERANCE:
+        raise DataError("the last word ends after the clip.")
     return words
 
 
-def _seconds(record: dict[str, Any]) -> float | None:
-    told = record.get("seconds")
-    is_number = isinstance(told, int | float) and not isinstance(told, bool)
-    if told is not None and not (is_number and 0 <= told < math.inf):
-        raise ValueError('"seconds" must be a number of at least 0')
-    return told
+def _dialogue(line: DialogueLine, origin: str, paths: list[Path]) -> Dialogue:
+    roles = [turn.role for turn in line.messages if turn.role != "system"]
+    if roles[:1] == ["assistant"]:
+        raise DataError("a dialogue begins with a user's message.")
+    if "assistant" not in roles:
+        raise DataError("a dialogue needs at least one assistant's message to learn from.")
+    if any(turn.role == "assistant" and not turn.text.strip() for turn in line.messages):
+        raise DataError("an assistant's message is empty.")
+    return Dialogue(origin, tuple(line.to_messages(paths)), line.seconds)
 
 
-def _dialogue(record: dict[str, Any], origin: str, folder: Path) -> Dialogue:
-    if not isinstance(record["messages"], list) or not all(isinstance(each, dict) for each in record["messages"]):
-        raise ValueError('"messages" must be a list of objects with "role" and "content"')
-    messages = []
-    for message in record["messages"]:
-        if message.get("content") is None:
-            raise ValueError("a message has no content")
-        parts = [dict(part) for part in content_parts(message)]
-        for part in parts:
-            if part["type"] == "audio":
-                if not isinstance(part["audio"], str):
-                    raise ValueError('the "audio" of a part must be text')
-                part["audio"] = folder / part["audio"]
-        messages.append({"role": message["role"], "content": parts})
-    if [message["role"] for message in messages if message["role"] != "system"][:1] == ["assistant"]:
-        raise ValueError("a dialogue begins with a user's message")
-    answers = [message for message in messages if message["role"] == "assistant"]
-    if not answers:
-        raise ValueError("a dialogue needs at least one assistant's message to learn from")
-    if any(not "".join(part["text"] for part in message["content"]).strip() for message in answers):
-        raise ValueError("an assistant's message is empty")
-    return Dialogue(origin, tuple(messages), _seconds(record))
-
-
-def seconds(example: Example) -> float:
-    """Seconds of sound in an example: as its line says, or measured by decoding."""
+def audio_seconds(example: Example) -> float:
+    """Seconds of audio in an example: as its line says, or measured by decoding."""
     if example.seconds is not None:
         return example.seconds
-    return sum(len(load_audio(path)) for path in example.audios) / SAMPLE_RATE
+    return sum(Audio.load(path).seconds for path in example.audios)

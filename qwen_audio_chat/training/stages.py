@@ -1,30 +1,34 @@
-"""What each stage of training changes (arXiv 2311.07919, section 2.2 and 2.3).
+"""Which parts of the model each stage of training changes (arXiv 2311.07919, sections 2.2 and 2.3).
 
 "align" and "joint" are this project's additions, for an encoder and a language model that never met.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
+from ..errors import UserError
 from ..prompts.tokenizer import special_tokens
 from .objective import QwenAudioForTraining
+from .settings import Method, StageName, TrainSettings
+
+ADAPTER_LEARNING_RATE = 2e-4  # adapters start from zero and take a higher rate than whole weights
+ADAPTED_LAYERS = r".*language_model\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage. Learning rates of AdamW stand with the parts they belong to; a part without one stays frozen.
+    """One stage: a learning rate of AdamW for each part that learns; a part without one stays frozen.
 
     Attributes:
-        encoder: rate of the audio encoder's upper layers and last norm.
+        encoder: learning rate of the audio encoder's upper layers and last norm.
         encoder_layers: how many upper layers; None means all of them and the convolutions.
-        projector: rate of the projection, the clips' boundaries and the alignment head.
-        tags: rate of the added tags' rows in embedding and head.
-        text: rate of the language model, without its embedding and head.
+        projector: learning rate of the projection, the embeddings of a clip's start and end, and both CTC heads.
+        tags: learning rate of the added tags' rows in the embedding and the head.
+        text: learning rate of the language model, without its embedding and head.
         text_method: train all of the language model, or adapters on its linear layers (LoRA, Hu et al., 2021), its own
             weights in 16 or in 4 bits (QLoRA, Dettmers et al., 2023).
         alignment: weight of the CTC loss beside the language model's.
@@ -36,17 +40,25 @@ class Stage:
     projector: float | None = None
     tags: float | None = None
     text: float | None = None
-    text_method: Literal["full", "lora", "qlora"] = "full"
+    text_method: Method = "full"
     alignment: float = 0.0
     language: bool = True
 
 
-STAGES = {
+STAGES: dict[StageName, Stage] = {
     "align": Stage(encoder=3e-4, encoder_layers=3, projector=2e-3, alignment=1.0, language=False),
     "joint": Stage(encoder=3e-5, encoder_layers=3, projector=1e-4, tags=3e-4, text=1.5e-4, alignment=0.2),
     "pretrain": Stage(encoder=1e-4, projector=5e-4, tags=1e-3),
     "finetune": Stage(text=1e-4),
 }
+
+
+def stage_of(settings: TrainSettings) -> Stage:
+    """The stage that settings name, with the changes that they make to it."""
+    stage = STAGES[settings.stage]
+    if settings.method != "full":
+        stage = replace(stage, text_method=settings.method, text=ADAPTER_LEARNING_RATE)
+    return stage if settings.alignment is None else replace(stage, alignment=settings.alignment)
 
 
 def added_rows(tokenizer: PreTrainedTokenizerFast) -> list[int]:
@@ -57,9 +69,9 @@ def added_rows(tokenizer: PreTrainedTokenizerFast) -> list[int]:
 
 
 def train_rows_only(table: nn.Embedding | nn.Linear, rows: Sequence[int]) -> None:
-    """Let only these rows of an embedding or head learn, by zeroing the others' gradients.
+    """Let only these rows of an embedding or head learn, by zeroing the gradients of all others.
 
-    AdamW leaves a row without gradients as it is, if the table has no weight decay.
+    Without weight decay, AdamW doesn't change a row whose gradients are zero.
     """
     keep = torch.zeros(len(table.weight), 1)
     keep[list(rows)] = 1
@@ -73,16 +85,16 @@ def prepare(
     """Freeze and unfreeze a model for a stage.
 
     Returns:
-        The model to train (wrapped by PEFT for LoRA and QLoRA), and groups of parameters: their "names" and "lr".
-        Names, because FSDP puts other tensors in the parameters' place.
+        The model to train (wrapped by PEFT for LoRA and QLoRA), and groups of parameters with their "names" and "lr":
+        names, because FSDP replaces the parameters themselves.
 
     Raises:
-        ValueError: the stage combines adapters with training of other parts.
+        UserError: the stage combines adapters with training of other parts.
     """
     model.requires_grad_(False)
     if stage.text is not None and stage.text_method != "full":
         if stage.encoder or stage.projector or stage.tags:
-            raise ValueError(
+            raise UserError(
                 "LoRA and QLoRA train the language model's adapters alone: use --method full with this stage."
             )
         return _with_adapters(model, stage, lora_rank)
@@ -99,7 +111,7 @@ def prepare(
     encoder = model.model.audio_tower
     train(_upper(encoder, stage.encoder_layers), stage.encoder)
     projection = list(model.model.projector.parameters())
-    if not stage.language:  # boundaries and scale matter to the language model alone
+    if not stage.language:  # only the language model reads the boundaries and the scale
         projection = list(model.model.projector.linear.parameters())
     train(projection, stage.projector)
     if model.alignment_head is not None:
@@ -108,15 +120,16 @@ def prepare(
     table = model.get_input_embeddings()
     train((p for p in model.model.language_model.parameters() if p is not table.weight), stage.text)
     if stage.tags is not None:
-        tables = {id(t.weight): t for t in (table, model.lm_head)}.values()  # once where they are tied
-        for each in tables:
-            train_rows_only(each, added_rows(tokenizer))
-        groups.append({"names": [names[each.weight] for each in tables], "lr": stage.tags, "weight_decay": 0.0})
+        tables = {id(t.weight): t for t in (table, model.lm_head)}.values()  # only one where they are tied
+        for tag_table in tables:
+            train_rows_only(tag_table, added_rows(tokenizer))
+        tag_names = [names[tag_table.weight] for tag_table in tables]
+        groups.append({"names": tag_names, "lr": stage.tags, "weight_decay": 0.0})
     return model, groups
 
 
 def _upper(encoder: nn.Module, layers: int | None) -> Iterator[nn.Parameter]:
-    """The parameters of the upper layers; the positions are fixed sinusoids and never train."""
+    """The parameters of the upper layers; the positions are fixed sinusoids, which don't learn."""
     if layers is None:
         yield from (p for p in encoder.parameters() if p is not encoder.embed_positions.weight)
         return
@@ -126,13 +139,10 @@ def _upper(encoder: nn.Module, layers: int | None) -> Iterator[nn.Parameter]:
 
 
 def _with_adapters(model: QwenAudioForTraining, stage: Stage, rank: int) -> tuple[nn.Module, list[dict]]:
-    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training  # imports bitsandbytes: only if needed
+    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training  # optional
 
     if stage.text_method == "qlora":
         model = prepare_model_for_kbit_training(model, gradient_checkpointing_kwargs={"use_reentrant": False})
-    names = "q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj"
-    config = LoraConfig(
-        r=rank, lora_alpha=2 * rank, lora_dropout=0.05, target_modules=rf".*language_model\..*\.({names})"
-    )
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.05, target_modules=ADAPTED_LAYERS)
     wrapped = get_peft_model(model, config)
     return wrapped, [{"names": [n for n, p in wrapped.named_parameters() if p.requires_grad], "lr": stage.text}]

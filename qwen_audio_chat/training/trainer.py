@@ -10,13 +10,48 @@ import matplotlib
 import numpy as np
 import torch
 from torch.utils.data import BatchSampler, DataLoader
-from transformers import Trainer, TrainerCallback, TrainingArguments, get_wsd_schedule
-from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
 
+from ..model.checkpoint import choose_dtype
+from ..model.quantization import import_bitsandbytes
 from .collator import Collator, Visits
 from .manifest import Example
+from .settings import TrainSettings
+
+import_bitsandbytes()  # before Trainer's modules do, see there
+
+from transformers import Trainer, TrainerCallback, TrainingArguments, get_wsd_schedule  # noqa: E402
+from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints  # noqa: E402
 
 PARTIAL = "partial"  # a checkpoint is written here and then moved, so that it exists as a whole or not at all
+
+
+def training_arguments(settings: TrainSettings) -> TrainingArguments:
+    """Trainer's own form of the settings."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return TrainingArguments(
+        output_dir=str(settings.output),
+        max_steps=settings.steps or -1,
+        num_train_epochs=settings.epochs,
+        gradient_accumulation_steps=settings.accumulate,
+        warmup_steps=settings.warmup,
+        weight_decay=0.01,
+        adam_beta2=0.98,
+        max_grad_norm=5.0 if settings.stage == "align" else 1.0,
+        bf16=not settings.full_precision and choose_dtype(device) is torch.bfloat16,
+        gradient_checkpointing=settings.gradient_checkpointing,
+        logging_steps=settings.log_every,
+        eval_strategy="steps" if settings.dev else "no",
+        eval_steps=settings.eval_every,
+        save_steps=settings.save_every,
+        save_total_limit=settings.keep,
+        prediction_loss_only=True,
+        remove_unused_columns=False,
+        dataloader_num_workers=settings.workers,
+        accelerator_config={"even_batches": False},
+        report_to="none",
+        seed=settings.seed,
+        use_cpu=device == "cpu",
+    )
 
 
 class LengthBatches(BatchSampler):
@@ -24,9 +59,9 @@ class LengthBatches(BatchSampler):
 
     Args:
         lengths: of every example, in tokens.
-        batch_tokens: bound on the longest length times the rows; an example beyond it stands alone.
+        batch_tokens: bound on the longest length times the rows; an example beyond it is a batch of one.
         seed: of the order.
-        replicas: the number of batches is a multiple of it, so that every process gets equally many.
+        replicas: number of processes; that of the batches is a multiple of it, so that all get equally many.
     """
 
     def __init__(self, lengths: Sequence[float], batch_tokens: float, seed: int = 0, replicas: int = 1):
@@ -48,7 +83,7 @@ class LengthBatches(BatchSampler):
         return len(self.sizes) + self.repeated
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Visits (see `collator.Visits`): which examples meet in a batch changes with the epoch."""
+        """Batches of visits (see `collator.Visits`); which examples share a batch changes with the epoch."""
         rng = np.random.default_rng((self.seed, self.epoch))
         order = np.argsort(self.lengths * rng.uniform(0.95, 1.05, len(self.lengths)))
         batches = np.split(order + self.epoch * len(self.lengths), np.cumsum(self.sizes)[:-1])
@@ -62,12 +97,13 @@ class QwenAudioTrainer(Trainer):
 
     Args:
         model: prepared by `stages.prepare`, perhaps wrapped by PEFT.
-        groups: groups of parameters, as `stages.prepare` gives them.
+        arguments: see `training_arguments`.
+        groups: groups of parameters, as `stages.prepare` returns them.
         train_examples, dev_examples: what to learn and what to measure on.
-        lengths: of both, in tokens, by a function of the example.
         collator, dev_collator: with and without randomness.
+        length_of: the length of an example in tokens.
         batch_tokens: see `LengthBatches`.
-        decay: last part of the steps, in which the learning rates fall to zero.
+        decay: last share of the steps, in which the learning rates fall to zero.
     """
 
     def __init__(
@@ -79,13 +115,13 @@ class QwenAudioTrainer(Trainer):
         dev_examples: Sequence[Example],
         collator: Collator,
         dev_collator: Collator,
-        lengths: Callable[[Example], float],
+        length_of: Callable[[Example], float],
         batch_tokens: float,
         decay: float = 0.2,
     ):
-        self.groups, self.dev_collator, self.lengths = groups, dev_collator, lengths
+        self.groups, self.dev_collator, self.length_of = groups, dev_collator, length_of
         self.batch_tokens, self.decay = batch_tokens, decay
-        self._parts: dict[str, list[torch.Tensor]] = {}
+        self._partial_losses: dict[str, list[torch.Tensor]] = {}  # by name, since the last log line
         dev = Visits(dev_examples) if dev_examples else None
         super().__init__(model, arguments, collator, Visits(train_examples), dev, callbacks=[_SetEpoch(), _PlotLoss()])
         self.model_accepts_loss_kwargs = False  # the loss is a mean over the batch
@@ -95,7 +131,7 @@ class QwenAudioTrainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader:
         self.batches = LengthBatches(
-            [self.lengths(example) for example in self.train_dataset.examples],
+            [self.length_of(example) for example in self.train_dataset.examples],
             self.batch_tokens, self.args.data_seed or self.args.seed, self.accelerator.num_processes,
         )  # fmt: skip
         return self.accelerator.prepare(self._loader(self.train_dataset, self.batches, self.data_collator))
@@ -103,7 +139,7 @@ class QwenAudioTrainer(Trainer):
     def get_eval_dataloader(self, eval_dataset=None) -> DataLoader:
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
         batches = LengthBatches(
-            [self.lengths(example) for example in dataset.examples],
+            [self.length_of(example) for example in dataset.examples],
             self.batch_tokens, replicas=self.accelerator.num_processes,
         )  # fmt: skip
         return self.accelerator.prepare(self._loader(dataset, batches, self.dev_collator))
@@ -130,12 +166,12 @@ class QwenAudioTrainer(Trainer):
                 groups,
                 betas=(self.args.adam_beta1, self.args.adam_beta2),
                 weight_decay=self.args.weight_decay,
-                fused=True,  # one pass over the memory: a quarter of the time on a CPU
+                fused=True,  # one pass over the memory, which takes a quarter of the time on a CPU
             )
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer=None):
-        """Warm-up, a constant rate, and a linear decay in the last part: a run can be prolonged from before it."""
+        """Warm-up, a constant rate, and a linear decay: a checkpoint from before the decay can start a longer run."""
         if self.lr_scheduler is None:
             self.lr_scheduler = get_wsd_schedule(
                 optimizer or self.optimizer, min(self.args.warmup_steps, num_training_steps // 10),
@@ -148,19 +184,19 @@ class QwenAudioTrainer(Trainer):
         if self.model.training:
             for name, value in outputs.items():
                 if name != "loss":
-                    self._parts.setdefault(name, []).append(value.detach())
+                    self._partial_losses.setdefault(name, []).append(value.detach())
         return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
 
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
         if "loss" in logs:
-            logs |= {name: round(torch.stack(values).mean().item(), 4) for name, values in self._parts.items()}
-            self._parts.clear()
+            logs |= {name: round(torch.stack(values).mean().item(), 4) for name, values in self._partial_losses.items()}
+            self._partial_losses.clear()
         super().log(logs, *args, **kwargs)
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
         """Mean loss of the held-out batches.
 
-        Trainer's own loop gathers one loss per example, which several processes with batches of different sizes can't.
+        Trainer's own loop gathers one loss per example, which fails where processes have batches of different sizes.
         """
         self.model.eval()
         figures = torch.zeros(2, device=self.args.device)
@@ -180,8 +216,7 @@ class QwenAudioTrainer(Trainer):
         return os.path.join(folder, PARTIAL) if getattr(self, "_is_saving", False) else folder
 
     def _save_checkpoint(self, model, trial) -> None:
-        """Write the checkpoint aside, then give it its name in one step: a killed process leaves nothing to resume
-        from that isn't whole."""
+        """Write the checkpoint into another folder, then rename it: a killed process leaves no half of a checkpoint."""
         self._is_saving = True
         try:
             super()._save_checkpoint(model, trial)
@@ -197,12 +232,12 @@ class QwenAudioTrainer(Trainer):
         self.accelerator.wait_for_everyone()
 
     def resume(self) -> None:
-        """Train to the end, from the last whole checkpoint where there is one."""
+        """Train to the end, from the last checkpoint where there is one."""
         self.train(resume_from_checkpoint=get_last_checkpoint(self.args.output_dir))
 
 
 class _SetEpoch(TrainerCallback):
-    """Tell the batch sampler its epoch; accelerate forgets to when several processes resume."""
+    """Set the epoch of the batch sampler, which accelerate doesn't when several processes resume."""
 
     def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs):
         sampler = train_dataloader.batch_sampler

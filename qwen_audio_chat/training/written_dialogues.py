@@ -1,34 +1,28 @@
-"""More questions and answers than templates know: a language model writes them from the labels of clips.
+"""More questions and answers than templates have: a language model writes them from the labels of clips.
 
-    python -m qwen_audio_chat.training.written_dialogues --manifest clips.jsonl --output written.jsonl \\
-        --base-url http://localhost:8000/v1 --model NAME
-
-Any endpoint that speaks OpenAI's chat completions will do. It gets the labels as text, never the audio, as in the paper
-(arXiv 2311.07919, section 2.3); so it is told to ask only what the label answers.
+Any endpoint with OpenAI's chat completions will do. It gets the labels as text, never the audio, as in the paper (arXiv
+2311.07919, section 2.3), so the instruction asks for questions that the label answers.
 """
 
-import argparse
 import json
 import logging
 import os
 import re
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import httpx
+import httpx2  # openai's HTTP client
+import openai
 
 from ..audio.decoding import AudioError
-from ..commands.arguments import number, run_command
-from ..prompts.conversation import Conversation
+from ..errors import UserError
 from ..prompts.messages import conversation_audios
-from .dialogues import facts, manifest_line, read_labelled
-from .manifest import Clip, Dialogue, seconds
+from .dialogues import exchange, facts, manifest_line, read_labelled
+from .manifest import Clip, Dialogue, audio_seconds
 
 log = logging.getLogger(__name__)
 
-LABELS = {
+FACT_SENTENCES = {
     "transcribe": "A person says: {}", "sound": "The sound is: {}", "language": "The language spoken is: {}",
     "translate": "What is said means in English: {}", "note": "A single note is played: {}", "nothing": "{}",
 }  # fmt: skip
@@ -45,57 +39,96 @@ REFUSALS = {
     403: "the key in OPENAI_API_KEY may not do this",
     404: "look at --base-url and --model",
 }
-"""Statuses that no other clip will change, and what to do."""
+"""Statuses that are the same for every clip, and what to do about them."""
+TOKENS_PER_PAIR = 200  # longest question with its answer
 TIMEOUT = 60  # seconds without a sign of the endpoint
-PAUSES, LONGEST_PAUSE = (1, 3, 6), 30  # seconds before each new try, and how many the endpoint may ask for
-FAILURES = 3  # clips in a row without a reply, after which no other is tried
-_LINE_START = b'{"messages": '  # of each line, as `manifest_line` writes it
-_SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, which JSON can tell and a file can't hold
+MAX_RETRIES = 3
+MAX_FAILED_CLIPS = 3  # clips in a row without a reply, after which no other is tried
+_LINE_START = b'{"messages": '  # of each line that `manifest_line` writes
+_SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, which JSON can hold and a file can't
 
 
-class EndpointError(ValueError):
-    """The endpoint isn't there, or refuses: no other clip will fare better."""
+class EndpointError(UserError):
+    """The endpoint isn't there, or refuses: other clips will fare no better."""
 
 
-class NoReply(RuntimeError):
-    """The endpoint failed about one clip."""
+class NoReplyError(UserError):
+    """The endpoint failed for one clip."""
 
 
-class UnusableReply(ValueError):
+class UnusableReplyError(UserError):
     """The language model didn't reply in the form that was asked for."""
 
 
-def ask(client: httpx.Client, body: dict) -> httpx.Response:
-    """Ask for a chat completion; an endpoint that is busy, broken or silent is asked again after a while.
+def connect(base_url: str) -> openai.OpenAI:
+    """A client of an endpoint. It sends the key in OPENAI_API_KEY, and no other one that the environment holds.
+
+    An endpoint that is busy, broken or silent is asked again, after the pause that it asks for.
 
     Raises:
-        EndpointError: it refuses.
-        NoReply: it failed each time, or can't take this request.
+        UserError: the address is malformed.
     """
-    for pause in (*PAUSES, None):
-        try:
-            response = client.post("chat/completions", json=body)
-            status, reason = response.status_code, f"status {response.status_code}"
-            told = response.headers.get("Retry-After", "")  # seconds; or a date, which is not honoured
-        except httpx.RequestError as error:
-            status, reason, told = 503, f"{type(error).__name__}: {error}", ""
+    try:
+        scheme = httpx2.URL(base_url).scheme
+    except httpx2.InvalidURL as error:
+        raise UserError("--base-url {url!r} is no address ({reason}).", url=base_url, reason=error) from error
+    if scheme not in ("http", "https"):
+        raise UserError("--base-url must begin with http:// or https://, unlike {url!r}.", url=base_url)
+    return openai.OpenAI(
+        base_url=base_url,
+        api_key=os.environ.get("OPENAI_API_KEY", "").strip(),
+        admin_api_key="",  # None would read it from the environment
+        timeout=TIMEOUT,
+        max_retries=MAX_RETRIES,
+        http_client=openai.DefaultHttpxClient(follow_redirects=False),  # the labels go to this address only
+    )
+
+
+def ask(client: openai.OpenAI, model: str, prompt: str, max_tokens: int) -> str:
+    """The text of a chat completion.
+
+    Raises:
+        EndpointError: the endpoint refuses.
+        NoReplyError: it failed each time, or can't take this request.
+        UnusableReplyError: the reply isn't a chat completion with text.
+    """
+    left_out = ["OpenAI-Organization", "OpenAI-Project"] + ["Authorization"] * (not client.api_key)
+    try:
+        completion = client.chat.completions.create(
+            model=model,
+            messages=[{"role": "user", "content": prompt}],
+            max_tokens=max_tokens,
+            extra_headers=dict.fromkeys(left_out, openai.omit),
+        )
+    except openai.APIStatusError as error:
+        status = error.status_code
         if status in REFUSALS:
-            raise EndpointError(f"{client.base_url} refuses with status {status}: {REFUSALS[status]}.")
-        if status < 300:
-            return response
-        if pause is None or (status < 500 and status not in (408, 429)):
-            raise NoReply(reason)
-        if told.isdecimal() and pause < int(told) <= LONGEST_PAUSE:
-            pause = int(told)
-        log.warning("%s; asking again in %d s", reason, pause)
-        time.sleep(pause)
+            raise EndpointError(
+                "{url} refuses with status {status}: {remedy}.",
+                url=client.base_url,
+                status=status,
+                remedy=REFUSALS[status],
+            ) from error
+        raise NoReplyError("status {status}", status=status) from error
+    except openai.APIConnectionError as error:
+        cause = error.__cause__ or error
+        raise NoReplyError("{kind}: {reason}", kind=type(cause).__name__, reason=cause) from error
+    except (openai.APIError, ValueError) as error:
+        raise UnusableReplyError("The reply is not a chat completion: {reason}", reason=error) from error
+    try:
+        text = completion.choices[0].message.content
+    except (LookupError, TypeError, AttributeError):  # openai doesn't check what it received
+        text = None
+    if not isinstance(text, str):
+        raise UnusableReplyError("The reply is not a chat completion with text: {reply}", reply=str(completion)[:200])
+    return text.strip()
 
 
 def parse_reply(reply: str) -> list[tuple[str, str]]:
-    """Questions and answers from a reply: its last JSON list of them, as models like to think and to chat around it.
+    """Questions and answers from a reply: its last JSON list of them, since models tend to think and chat around it.
 
     Raises:
-        UnusableReply: there is no such list.
+        UnusableReplyError: there is no such list.
     """
     pairs, position = [], 0
     while (start := reply.find("[", position)) >= 0:
@@ -107,7 +140,7 @@ def parse_reply(reply: str) -> list[tuple[str, str]]:
         if found := [(item["question"].strip(), item["answer"].strip()) for item in items if _is_pair(item)]:
             pairs, position = found, end
     if not pairs:
-        raise UnusableReply(f"The reply is not a JSON list of questions and answers: {reply[:200]!r}")
+        raise UnusableReplyError("The reply is not a JSON list of questions and answers: {reply!r}", reply=reply[:200])
     return pairs
 
 
@@ -117,7 +150,7 @@ def _is_pair(item: object) -> bool:
     return all(isinstance(text, str) and text.strip() and not _SURROGATE.search(text) for text in texts)
 
 
-def write_about(clip: Clip, client: httpx.Client, model: str, count: int) -> list[Dialogue]:
+def write_about(clip: Clip, client: openai.OpenAI, model: str, count: int) -> list[Dialogue]:
     """Ask the language model about one clip.
 
     Args:
@@ -128,42 +161,37 @@ def write_about(clip: Clip, client: httpx.Client, model: str, count: int) -> lis
 
     Raises:
         AudioError: the clip can't be read.
-        EndpointError: see `ask`.
-        NoReply: see `ask`.
-        UnusableReply: the reply is no chat completion with text, or see `parse_reply`.
+        EndpointError, NoReplyError, UnusableReplyError: see `ask` and `parse_reply`.
     """
-    length = seconds(clip)
-    labels = "\n".join(LABELS[fact.kind].format(fact.answer) for fact in facts(clip))
-    messages = [{"role": "user", "content": INSTRUCTION.format(labels=labels, count=count)}]
-    response = ask(client, {"model": model, "messages": messages, "max_tokens": 200 * count})
-    try:
-        reply = response.json()["choices"][0]["message"]["content"].strip()
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise UnusableReply(f"The reply is not a chat completion with text: {response.text[:200]!r}") from error
+    seconds = audio_seconds(clip)
+    labels = "\n".join(FACT_SENTENCES[fact.kind].format(fact.answer) for fact in facts(clip))
+    reply = ask(client, model, INSTRUCTION.format(labels=labels, count=count), TOKENS_PER_PAIR * count)
     return [
-        Dialogue(clip.origin, tuple(Conversation().ask(question, [clip.audio]).answer(answer)), length)
+        Dialogue(clip.origin, tuple(exchange(question, [clip.audio], answer)), seconds)
         for question, answer in parse_reply(reply)
     ]
 
 
-def unwritten(clips: Sequence[Clip], output: Path) -> list[Clip]:
-    """The clips that `output` has nothing about yet; a last line that was cut when a run was stopped is removed.
+def clips_left(clips: Sequence[Clip], output: Path) -> list[Clip]:
+    """The clips about which `output` has nothing yet. Of a stopped run, half a last line is removed from the file.
 
     Raises:
-        ValueError: `output` is something else than a manifest of dialogues; it stays as it is.
+        UserError: `output` isn't a manifest of dialogues; it stays as it is.
     """
     if output.is_dir():
-        raise ValueError(f"{output} is a folder: name a file with --output.")
+        raise UserError("{output} is a folder: name a file with --output.", output=str(output))
     if not output.exists():
         return list(clips)
-    *lines, last = output.read_bytes().split(b"\n")  # of bytes, as a torn line may end within a character
-    torn = _is_torn(last)
+    *lines, last = output.read_bytes().split(b"\n")  # bytes, since half a line may end within a character
+    is_half = _is_half_line(last)
     try:
-        talks = [json.loads(line)["messages"] for line in lines + [last] * (not torn) if line.strip()]
-        done = {(output.parent / audio).resolve() for talk in talks for audio in conversation_audios(talk)}
+        dialogues = [json.loads(line)["messages"] for line in lines + [last] * (not is_half) if line.strip()]
+        done = {(output.parent / audio).resolve() for each in dialogues for audio in conversation_audios(each)}
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise ValueError(f"{output} holds something else than dialogues: choose another --output.") from error
-    if torn:
+        raise UserError(
+            "{output} holds something other than dialogues: choose another --output.", output=str(output)
+        ) from error
+    if is_half:
         os.truncate(output, output.stat().st_size - len(last))
     else:
         with output.open("ab") as file:
@@ -171,8 +199,8 @@ def unwritten(clips: Sequence[Clip], output: Path) -> list[Clip]:
     return [clip for clip in clips if clip.audio.resolve() not in done]
 
 
-def _is_torn(line: bytes) -> bool:
-    """Whether this is the beginning of a line with a dialogue, or nothing, but not a whole one."""
+def _is_half_line(line: bytes) -> bool:
+    """Whether this is the beginning of a line with a dialogue, perhaps none of it, but not all."""
     try:
         json.loads(line)
     except ValueError:
@@ -180,55 +208,44 @@ def _is_torn(line: bytes) -> bool:
     return False
 
 
-def run(args: argparse.Namespace) -> None:
-    """Write about all clips that are left.
+def write_all(manifests: Sequence[Path], output: Path, base_url: str, model: str, count: int) -> str:
+    """Append dialogues about all clips that are left to a manifest; a stopped run continues when called again.
+
+    Args:
+        manifests: of labelled clips.
+        output: the manifest of dialogues.
+        base_url: of the endpoint, such as "http://localhost:8000/v1".
+        model: the language model's name there.
+        count: questions to ask for about each clip.
+
+    Returns:
+        What was written, as one sentence.
 
     Raises:
-        ValueError: one sentence on what is wrong with arguments, data or endpoint.
+        UserError: what is wrong with the arguments, the data or the endpoint.
     """
-    left = unwritten(read_labelled(args.manifest), args.output)
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    # Hugging Face's client would send the user's token to this address, if there is no other key.
-    key = os.environ.get("OPENAI_API_KEY", "").strip()
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    try:
-        client = httpx.Client(base_url=args.base_url, headers=headers, timeout=TIMEOUT)
-    except httpx.InvalidURL as error:
-        raise ValueError(f"--base-url {args.base_url!r} is no address ({error}).") from error
-    if client.base_url.scheme not in ("http", "https"):
-        raise ValueError(f"--base-url must begin with http:// or https://, unlike {args.base_url!r}.")
-    written = about = unusable = failed = 0
+    left = clips_left(read_labelled(manifests), output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    client = connect(base_url)
+    num_dialogues = num_clips = num_unusable = failed_in_a_row = 0
     for clip in left:
         try:
-            talks = write_about(clip, client, args.model, args.count)
-        except (NoReply, UnusableReply, AudioError) as error:
+            dialogues = write_about(clip, client, model, count)
+        except (NoReplyError, UnusableReplyError, AudioError) as error:
             log.warning("skipped %s: %s", clip.origin, error)
-            unusable += isinstance(error, UnusableReply)
-            failed = failed + 1 if isinstance(error, NoReply) else 0
-            if failed == FAILURES:
-                reason = f"{failed} clips in a row failed ({error}); the same command goes on later"
-                raise EndpointError(f"{args.base_url} can't be used: {reason}.") from error
+            num_unusable += isinstance(error, UnusableReplyError)
+            failed_in_a_row = failed_in_a_row + 1 if isinstance(error, NoReplyError) else 0
+            if failed_in_a_row == MAX_FAILED_CLIPS:
+                raise EndpointError(
+                    "{url} can't be used: {count} clips in a row failed ({reason}); the same command continues later.",
+                    url=base_url,
+                    count=failed_in_a_row,
+                    reason=error,
+                ) from error
             continue
-        with args.output.open("a", encoding="utf-8") as file:
-            file.writelines(manifest_line(talk, args.output.parent) for talk in talks)
-        written, about, failed = written + len(talks), about + 1, 0
-    print(f"{written} dialogues about {about} clips; {unusable} replies were unusable.")
-    if left and not written:
-        raise ValueError("Not a single dialogue could be written: the warnings tell why.")
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line; called again, it goes on with the clips that are left."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--manifest", type=Path, nargs="+", required=True, help="labelled clips (JSONL)")
-    parser.add_argument("--output", type=Path, required=True, help="manifest of dialogues to write or go on with")
-    parser.add_argument("--base-url", required=True, help="of the endpoint, such as http://localhost:8000/v1")
-    parser.add_argument("--model", required=True, help="the language model's name there")
-    parser.add_argument("--count", type=number(int, 1), default=3, help="questions for each clip (default: 3)")
-    args = parser.parse_args(arguments)
-    logging.basicConfig(format="%(levelname)s %(message)s")
-    return run_command(lambda: run(args))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        with output.open("a", encoding="utf-8") as file:
+            file.writelines(manifest_line(dialogue, output.parent) for dialogue in dialogues)
+        num_dialogues, num_clips, failed_in_a_row = num_dialogues + len(dialogues), num_clips + 1, 0
+    if left and not num_dialogues:
+        raise UserError("Not a single dialogue could be written: the warnings tell why.")
+    return f"{num_dialogues} dialogues about {num_clips} clips; {num_unusable} replies were unusable."

@@ -7,7 +7,8 @@ import sys
 import pytest
 import soundfile
 
-from qwen_audio_chat.commands import evaluate_command as cli
+from qwen_audio_chat.commands import evaluate_command
+from qwen_audio_chat.errors import UserError
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def evaluate(tmp_path, tiny_chat, monkeypatch, capsys):
 
     def run(*arguments) -> tuple[int, list[str], str]:
         parser = argparse.ArgumentParser()
-        cli.add_arguments(parser)
+        evaluate_command.add_arguments(parser)
         args = parser.parse_args([str(argument) for argument in arguments])
         code = args.run(args)
         captured = capsys.readouterr()
@@ -74,7 +75,7 @@ def test_predicting_and_scoring_apart(evaluate, data, tmp_path):
     assert json.loads(other[1][-1])["normalization"] == "none"
 
 
-def test_a_broken_clip_is_counted_and_told(evaluate, data, tmp_path):
+def test_a_broken_clip_is_counted_and_reported(evaluate, data, tmp_path):
     (tmp_path / "1.wav").write_bytes(b"no sound")
     code, lines, _ = evaluate("--task", "asr", "--data", data, "--output", tmp_path / "out")
     assert code == 0
@@ -82,7 +83,7 @@ def test_a_broken_clip_is_counted_and_told(evaluate, data, tmp_path):
     assert "Broken samples (1" in (tmp_path / "out" / "summary.md").read_text()
 
 
-def test_all_clips_broken_is_no_zero(evaluate, data, tmp_path):
+def test_with_all_clips_broken_nothing_is_computed(evaluate, data, tmp_path):
     for number in range(3):
         (tmp_path / f"{number}.wav").write_bytes(b"no sound")
     code, lines, _ = evaluate("--task", "asr", "--data", data, "--output", tmp_path / "out")
@@ -118,7 +119,7 @@ def test_the_paper_stands_beside(evaluate, data, tmp_path):
     ("arguments", "message"),
     [
         (("--task", "sing", "--data", "DATA"), 'There is no task "sing"; choose one of asr'),
-        (("--task", "asr", "--data", "nothing.jsonl"), "can't be read"),
+        (("--task", "asr", "--data", "nothing.jsonl"), "cannot be read"),
         (("--task", "asr"), "Which data?"),
         (("--task", "asr", "--data", "DATA", "--split", "dev"), 'nothing to measure for the task "asr"'),
         (("--task", "aqa", "--data", "DATA"), 'needs a "question"'),
@@ -128,7 +129,7 @@ def test_the_paper_stands_beside(evaluate, data, tmp_path):
 )
 def test_mistakes_are_one_sentence(evaluate, data, tmp_path, arguments, message):
     arguments = [data if argument == "DATA" else argument for argument in arguments]
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(UserError) as error:
         evaluate(*arguments, "--output", tmp_path / "out")
     assert message in str(error.value)
     assert "\n" not in str(error.value)
@@ -180,7 +181,7 @@ def test_changed_data_are_another_run(evaluate, data, tmp_path):
         data.write_text("".join(json.dumps(row | {"text_language": language}) + "\n" for row in rows))
         if language == "de":
             assert evaluate(*arguments)[0] == 0
-    with pytest.raises(ValueError, match="another run"):
+    with pytest.raises(UserError, match="another run"):
         evaluate(*arguments)
 
 

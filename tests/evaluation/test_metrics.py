@@ -16,10 +16,9 @@ from qwen_audio_chat.evaluation.metrics import (
     edit_counts,
     error_rate,
     mean_average_precision,
-    timing,
 )
 from qwen_audio_chat.evaluation.note_metrics import note_metrics
-from qwen_audio_chat.evaluation.word_times import alignment_shift, parse_timed_words, words_to_text
+from qwen_audio_chat.evaluation.time_metrics import alignment_shift, parse_timed_words, time_metrics, words_to_text
 from qwen_audio_chat.prompts.tags import Note, parse_note
 
 
@@ -158,14 +157,14 @@ def test_alignment_shift_by_hand():
     assert shift.starts == pytest.approx([0, 0.06, 0.03])
     assert shift.ends == pytest.approx([0.06, 0.04, 0.0])
     assert shift.silent.tolist() == [True, False, False]
-    scores = timing([REFERENCE, REFERENCE], [guess, "no times"])
+    scores = time_metrics([REFERENCE, REFERENCE], [guess, "no times"])
     assert scores["aas_ms"].value == pytest.approx(1000 * 0.19 / 3)
     assert scores["median_shift_ms"].value == pytest.approx(35)  # of 60, 40, 30 and 0 ms
     assert scores["parsed"].value == pytest.approx(0.5)
 
 
 def test_timing_without_anything_in_common():
-    scores = timing([REFERENCE], ["nothing"])
+    scores = time_metrics([REFERENCE], ["nothing"])
     assert scores["aas_ms"].value is None
     assert scores["parsed"].value == 0
 

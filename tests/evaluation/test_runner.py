@@ -11,11 +11,19 @@ import pytest
 import soundfile
 import torch
 
-from qwen_audio_chat.evaluation.data import DataError, read_jsonl
-from qwen_audio_chat.evaluation.predictions import PARTS, RESULT, Prediction, PredictionFile, read_predictions
+from qwen_audio_chat.data.lines import DataError
+from qwen_audio_chat.errors import UserError
+from qwen_audio_chat.evaluation.predictions import (
+    PARTS_FOLDER,
+    RESULT_FILE,
+    Prediction,
+    PredictionFile,
+    read_predictions,
+)
 from qwen_audio_chat.evaluation.predictor import ModelPredictor, StopLoops, weights_fingerprint
 from qwen_audio_chat.evaluation.prompting import Request
 from qwen_audio_chat.evaluation.runner import Runner
+from qwen_audio_chat.evaluation.samples import read_jsonl
 from qwen_audio_chat.evaluation.tasks import TASKS
 
 EXAMPLES = Path(__file__).parents[2] / "assets/examples"
@@ -42,9 +50,9 @@ class Counting:
         self.fail_after, self.refuse = fail_after, refuse
 
     def __call__(self, requests: list[Request]) -> list[str]:
-        lengths = [len(request.audios[0]) for request in requests]
+        lengths = [request.audios[0].num_samples for request in requests]
         if self.refuse in lengths:
-            raise ValueError("This clip can't be encoded.")
+            raise UserError("This clip can't be encoded.")
         if self.fail_after is not None and len(self.asked) >= self.fail_after:
             raise KeyboardInterrupt
         self.asked += lengths
@@ -108,18 +116,18 @@ def test_answers_are_those_of_the_pipeline(tiny_chat, manifest, tmp_path, monkey
     assert answers[3] == tiny_chat.stream(conversation, GenerationOptions(max_new_tokens=12)).finish().text.strip()
 
 
-def test_an_interrupted_run_goes_on_and_asks_nothing_twice(manifest, tmp_path):
+def test_an_interrupted_run_continues_and_asks_nothing_twice(manifest, tmp_path):
     first, second, third = Counting(fail_after=4), Counting(), Counting()
     with pytest.raises(KeyboardInterrupt):
         runner(manifest, tmp_path / "out").run(first, 2)
-    [part] = (tmp_path / "out" / PARTS).glob("*.jsonl")
+    [part] = (tmp_path / "out" / PARTS_FOLDER).glob("*.jsonl")
     assert len(list(read_predictions(part))) == len(first.asked) == 4
     predictions = runner(manifest, tmp_path / "out").run(second, 3)
     assert sorted(first.asked + second.asked) == sorted(round(16000 * seconds) for seconds in SECONDS)
     assert texts(predictions) == [f"length {round(16000 * seconds)}" for seconds in SECONDS]
     assert runner(manifest, tmp_path / "out").run(third) == predictions
     assert third.asked == []
-    assert list(read_predictions(tmp_path / "out" / RESULT)) == predictions
+    assert list(read_predictions(tmp_path / "out" / RESULT_FILE)) == predictions
 
 
 def test_kill_leaves_every_answer_and_resumes(manifest, tmp_path):
@@ -144,7 +152,7 @@ def test_kill_leaves_every_answer_and_resumes(manifest, tmp_path):
 def test_a_half_written_line_is_asked_again(manifest, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         runner(manifest, tmp_path / "out").run(Counting(fail_after=3))
-    [part] = (tmp_path / "out" / PARTS).glob("*.jsonl")
+    [part] = (tmp_path / "out" / PARTS_FOLDER).glob("*.jsonl")
     part.write_bytes(part.read_bytes()[:-25])
     counting = Counting()
     assert len(set(texts(runner(manifest, tmp_path / "out").run(counting)))) == len(SECONDS)
@@ -197,7 +205,7 @@ def test_long_speech_is_asked_in_pieces_and_other_audio_is_cut(tmp_path, clip):
 
 
 @pytest.mark.parametrize("prompt", ["tags", "chat"])
-def test_a_model_that_loses_its_place_transcribes_in_shorter_pieces(tmp_path, clip, prompt):
+def test_a_model_for_shorter_speech_transcribes_in_shorter_pieces(tmp_path, clip, prompt):
     soundfile.write(tmp_path / "long.wav", clip(12), 16000)
     (tmp_path / "data.jsonl").write_text('{"audio": "long.wav", "text": "x"}')
     [speech] = runner(tmp_path / "data.jsonl", tmp_path / "asr", prompt=prompt, transcript_seconds=10).run(Counting())
@@ -242,7 +250,7 @@ def test_two_processes_equal_one(tiny_chat, manifest, tmp_path):
     )
     assert process.returncode == 0, process.stderr
     assert "processes: 2" in process.stdout
-    two = list(read_predictions(tmp_path / "two" / RESULT))
+    two = list(read_predictions(tmp_path / "two" / RESULT_FILE))
     assert two == runner(manifest, tmp_path / "one", "mna").run(ModelPredictor(tiny_chat), 2)
     assert len(two) == len(SECONDS)
     # Another number of processes finds everything done.
@@ -259,18 +267,18 @@ def test_timed_words_of_a_manifest_become_the_reference(manifest, tmp_path):
 
 
 def test_loaded_audio_is_what_the_file_holds(manifest, tmp_path):
-    heard = []
+    loaded = []
 
     def predict(requests: list[Request]) -> list[str]:
-        heard.extend(request.audios[0] for request in requests)
+        loaded.extend(request.audios[0].waveform for request in requests)
         return [""] * len(requests)
 
     runner(manifest, tmp_path / "out").run(predict, 1)
     expected, _ = soundfile.read(tmp_path / "5.wav", dtype="float32")  # the shortest comes first
-    assert np.array_equal(heard[0], expected)
+    assert np.array_equal(loaded[0], expected)
 
 
-def test_a_row_that_runs_in_a_circle_ends_alone():
+def test_only_the_row_that_repeats_itself_ends():
     stop, ended = StopLoops(2), None
     for step in range(100):
         looping, counting = stop(torch.tensor([[step % 3, step]]).T, None).tolist()

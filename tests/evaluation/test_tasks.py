@@ -2,10 +2,11 @@
 
 import pytest
 
-from qwen_audio_chat.evaluation.data import DataError, Sample
+from qwen_audio_chat.data.lines import DataError
 from qwen_audio_chat.evaluation.predictions import Prediction
 from qwen_audio_chat.evaluation.prompting import chat_messages, languages, tag_prompt
 from qwen_audio_chat.evaluation.published import PUBLISHED, published_for
+from qwen_audio_chat.evaluation.samples import Sample
 from qwen_audio_chat.evaluation.tasks import TASKS
 
 
@@ -67,7 +68,7 @@ def test_a_samples_own_fields_come_first():
     )
 
 
-def test_a_line_that_names_its_task_says_all():
+def test_a_line_that_names_its_task_but_no_instruction_has_none():
     prompt = tag_prompt(TASKS["sound"], sample(task="keyword", audio_language="unknown"))
     assert str(prompt) == "<|startofanalysis|><|unknown|><|keyword|><|en|><|notimestamps|>"
     prompt = tag_prompt(TASKS["s2tt"], sample(task="translate", audio_language="fr"))
@@ -98,7 +99,7 @@ def test_a_line_belongs_to_the_task_that_it_names(fields, tasks):
     assert {name for name, task in TASKS.items() if task.fits(sample(**fields))} == tasks
 
 
-def test_language_of_speech_where_nothing_tells():
+def test_language_of_speech_where_nothing_names_it():
     assert languages(TASKS["asr"], sample(), "de") == ("de", "de")
     assert languages(TASKS["s2tt"], sample(), "de") == ("de", "en")
 

@@ -3,12 +3,14 @@
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import soundfile
 
-from qwen_audio_chat.training import run as cli
+from qwen_audio_chat.commands import train_command
+from qwen_audio_chat.training.settings import TrainSettings
 from tests.conftest import build_tiny_model
 
 
@@ -39,11 +41,11 @@ def manifest(tmp_path, clip) -> Path:
 
 
 @pytest.fixture
-def parse():
-    """The command's options from words."""
+def parse() -> Callable[..., TrainSettings]:
+    """The settings that arguments of the command describe."""
     parser = argparse.ArgumentParser()
-    cli.add_arguments(parser)
-    return lambda *words: parser.parse_args([str(word) for word in words])
+    train_command.add_arguments(parser)
+    return lambda *arguments: train_command.settings_from(parser.parse_args([str(each) for each in arguments]))
 
 
 @pytest.fixture

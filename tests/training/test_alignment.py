@@ -1,4 +1,4 @@
-"""What audio frames are taught to say: transcripts in order, names in none."""
+"""What audio frames learn to say: transcripts in order, names in any."""
 
 import math
 
@@ -6,24 +6,25 @@ import pytest
 import torch
 from torch import nn
 
-from qwen_audio_chat.training.alignment import NAMING_WEIGHT, AlignmentHead, ctc_loss, fit_head, naming_loss
-from qwen_audio_chat.training.alignment_targets import alignment_target
+from qwen_audio_chat.training.alignment import NAMING_WEIGHT, AlignmentHead, ctc_loss, naming_loss
+from qwen_audio_chat.training.alignment_targets import alignment_target, alignment_vocabulary
 from qwen_audio_chat.training.collator import Collator
 from qwen_audio_chat.training.manifest import read_manifests
-from qwen_audio_chat.training.run import alignment_vocabulary, load_model
+from qwen_audio_chat.training.objective import fit_alignment_head
+from qwen_audio_chat.training.weights import load_model
 
-SURE = torch.eye(4).clamp(min=1e-6).log()  # of each class, the log-probabilities of a frame that says it
+CERTAIN = torch.eye(4).clamp(min=1e-6).log()  # of each class, the log-probabilities of a frame that says it
 
 
-def test_a_name_holds_for_the_whole_clip():
-    assert naming_loss([SURE[[1, 1, 1, 1]]], [[1]]).item() == pytest.approx(0, abs=1e-3)
-    assert naming_loss([SURE[[0, 1, 0, 1]]], [[1]]).item() == pytest.approx(math.log(2), abs=1e-3)
-    either = [naming_loss([SURE[frames]], [[1, 2]]).item() for frames in ([1, 2, 1, 2], [2, 2, 1, 1])]
+def test_every_frame_of_a_clip_should_say_its_name():
+    assert naming_loss([CERTAIN[[1, 1, 1, 1]]], [[1]]).item() == pytest.approx(0, abs=1e-3)
+    assert naming_loss([CERTAIN[[0, 1, 0, 1]]], [[1]]).item() == pytest.approx(math.log(2), abs=1e-3)
+    either = [naming_loss([CERTAIN[frames]], [[1, 2]]).item() for frames in ([1, 2, 1, 2], [2, 2, 1, 1])]
     assert either == pytest.approx([2 * math.log(2)] * 2, abs=1e-3)
 
 
-def test_a_word_said_twice_is_one_word_of_a_name():
-    assert naming_loss([SURE[[1, 2]]], [[1, 2, 1]]).item() == naming_loss([SURE[[1, 2]]], [[2, 1]]).item()
+def test_order_and_repetition_in_a_name_change_nothing():
+    assert naming_loss([CERTAIN[[1, 2]]], [[1, 2, 1]]).item() == naming_loss([CERTAIN[[1, 2]]], [[2, 1]]).item()
 
 
 def test_every_frame_learns_a_name():
@@ -32,7 +33,7 @@ def test_every_frame_learns_a_name():
     assert (logits.grad[:, 2] < 0).all() and (logits.grad[:, [0, 1, 3]] > 0).all()
 
 
-def test_the_loss_is_of_ctc_for_speech_and_of_naming_for_all_else():
+def test_speech_gets_the_ctc_loss_and_everything_else_the_naming_loss():
     torch.manual_seed(0)
     head, table = AlignmentHead(8, range(10)), nn.Embedding(10, 8)
     clips, targets = [torch.randn(6, 8), torch.randn(5, 8)], [[3, 4, 3], [7]]
@@ -45,7 +46,7 @@ def test_the_loss_is_of_ctc_for_speech_and_of_naming_for_all_else():
     assert table.weight.grad is None
 
 
-def test_a_new_head_fits_what_the_model_does_already(tiny_folder, tiny_processor, manifest):
+def test_fitting_a_new_head_lowers_the_loss_and_changes_nothing_else(tiny_folder, tiny_processor, manifest):
     model = load_model(str(tiny_folder), "full")
     clips = [example for example in read_manifests([manifest]) if alignment_target(example)]
     head = AlignmentHead(model.config.text_config.hidden_size, alignment_vocabulary(tiny_processor.tokenizer, clips))
@@ -59,6 +60,6 @@ def test_a_new_head_fits_what_the_model_does_already(tiny_folder, tiny_processor
             return model(**batch).alignment_loss.item()
 
     started = loss()
-    fit_head(model, collate, clips, seed=0)
+    fit_alignment_head(model, collate, clips, seed=0)
     assert loss() < 0.9 * started
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items() if name in before)

@@ -7,6 +7,7 @@ import pytest
 import soundfile
 import torch
 
+from qwen_audio_chat.data.lines import DataError
 from qwen_audio_chat.pocket.languages import WHICH_LANGUAGE
 from qwen_audio_chat.pocket.notes import NOTE, note_text
 from qwen_audio_chat.prompts.chatml import encode_text, encode_timed_words
@@ -15,7 +16,7 @@ from qwen_audio_chat.prompts.tags import TaskPrompt, TimedWord
 from qwen_audio_chat.training.alignment import BLANK, CTC_ALPHABET
 from qwen_audio_chat.training.alignment_targets import AlignmentTarget, alignment_target
 from qwen_audio_chat.training.collator import IGNORE, Collator, Visits
-from qwen_audio_chat.training.manifest import Clip, Dialogue, ManifestError
+from qwen_audio_chat.training.manifest import Clip, Dialogue
 
 
 @pytest.fixture
@@ -104,7 +105,7 @@ def test_corruption_replaces_the_assistants_words_only(tiny_processor, tiny_toke
 def test_alignment_targets_are_per_clip(tiny_processor, tiny_tokenizer, sound):
     speech = Clip("x:1", sound, TaskPrompt("transcribe"), "A dog, today!")
     barking = Clip("x:2", sound, TaskPrompt("keyword", "unknown", instruction="event"), "dog")
-    german = Clip("x:3", sound, TaskPrompt("translate", "de"), "dog", heard="German dog")
+    german = Clip("x:3", sound, TaskPrompt("translate", "de"), "dog", alignment_text="German dog")
     batch = Collator(tiny_processor, text=False)([(speech, 0), (barking, 1), (german, 2)])
     assert set(batch) == {"input_features", "feature_lengths", "alignment_labels", "ctc_labels"}
     names = [tiny_tokenizer.decode(row[row != IGNORE]) for row in batch["alignment_labels"]]
@@ -115,24 +116,24 @@ def test_alignment_targets_are_per_clip(tiny_processor, tiny_tokenizer, sound):
 
 
 @pytest.mark.parametrize(
-    ("prompt", "text", "more", "told"),
+    ("prompt", "text", "more", "target"),
     [
         (TaskPrompt("transcribe"), "hello there", {}, AlignmentTarget("hello there", "hello there")),
         (TaskPrompt("keyword", "unknown", instruction="event"), "big cat", {}, AlignmentTarget("big cat", "")),
         (TaskPrompt("keyword", "unknown", instruction="event"), UNKNOWN, {}, AlignmentTarget("", "")),
         (NOTE, note_text(61, 120, "guitar"), {}, AlignmentTarget("guitar C sharp 4 loud", "")),
-        (WHICH_LANGUAGE, "German", {"heard": "German dog"}, AlignmentTarget("German dog", None)),
-        (WHICH_LANGUAGE, "German", {"heard": ""}, None),
+        (WHICH_LANGUAGE, "German", {"alignment_text": "German dog"}, AlignmentTarget("German dog", None)),
+        (WHICH_LANGUAGE, "German", {"alignment_text": ""}, None),
         (TaskPrompt("question", question="Who?"), "A man.", {}, None),
     ],
 )
-def test_what_the_frames_of_a_clip_say(sound, prompt, text, more, told):
-    assert alignment_target(Clip("x:1", sound, prompt, text, **more)) == told
+def test_what_the_frames_of_a_clip_say(sound, prompt, text, more, target):
+    assert alignment_target(Clip("x:1", sound, prompt, text, **more)) == target
 
 
 def test_a_broken_file_is_named_with_its_line(tiny_processor, tmp_path):
     (tmp_path / "a.wav").write_bytes(b"RIFF no sound")
-    with pytest.raises(ManifestError, match="train.jsonl:7"):
+    with pytest.raises(DataError, match="train.jsonl:7"):
         Collator(tiny_processor)([(Clip("train.jsonl:7", tmp_path / "a.wav", TaskPrompt("transcribe"), "a"), 0)])
 
 

@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 
+from qwen_audio_chat.__main__ import main
 from qwen_audio_chat.prompts.questions import DECLINE, UNKNOWN
 from qwen_audio_chat.prompts.tags import TaskPrompt
 from qwen_audio_chat.training import dialogues as make
@@ -86,7 +87,7 @@ def test_compare_tells_same_from_different(clips):
 def test_written_dialogues_are_read_back(clips, tmp_path):
     talks = make.dialogues(clips, 20)
     (tmp_path / "sub").mkdir()
-    make.write(talks, tmp_path / "sub/dialogues.jsonl")
+    make.write_dialogues(talks, tmp_path / "sub/dialogues.jsonl")
     read = read_manifests([tmp_path / "sub/dialogues.jsonl"])
     assert [[a.resolve() for a in talk.audios] for talk in read] == [talk.audios for talk in talks]
 
@@ -102,26 +103,26 @@ def manifest(clips, tmp_path):
 def test_the_command_writes_dialogues(manifest, tmp_path, capsys):
     outputs = [tmp_path / "new" / name for name in ("1.jsonl", "2.jsonl", "3.jsonl")]
     for output, seed in zip(outputs, ("5", "5", "6"), strict=True):
-        words = ["--manifest", str(manifest), "--count", "8", "--seed", seed, "--output", str(output)]
-        assert make.main(words) == 0
+        arguments = ["--manifest", str(manifest), "--count", "8", "--seed", seed, "--output", str(output)]
+        assert main(["dialogues", *arguments]) == 0
     assert len(read_manifests(outputs[:1])) == 8 and "8 dialogues" in capsys.readouterr().out
     assert outputs[0].read_text() == outputs[1].read_text() != outputs[2].read_text()
 
 
-def test_the_command_tells_what_is_wrong_in_one_sentence(manifest, tmp_path, capsys):
+def test_the_command_says_what_is_wrong_in_one_sentence(manifest, tmp_path, capsys):
     (tmp_path / "none.jsonl").write_text('{"audio": "a.wav", "text": "x", "task": "question", "question": "Why?"}\n')
     before = manifest.read_text()
-    for options, told in (
+    for options, sentence in (
         (("--manifest", tmp_path / "missing.jsonl"), "cannot be read"),
         (("--manifest", tmp_path / "none.jsonl"), "no clip whose label"),
         (("--output", manifest), "is there already"),
         (("--output", tmp_path), "is there already"),
     ):
-        words = ["--manifest", manifest, "--count", 3, "--output", tmp_path / "out.jsonl", *options]
-        assert make.main(list(map(str, words))) == 2
+        arguments = ["--manifest", manifest, "--count", 3, "--output", tmp_path / "out.jsonl", *options]
+        assert main(["dialogues", *map(str, arguments)]) == 2
         error = capsys.readouterr().err
-        assert error.startswith("Error: ") and told in error and error.count("\n") == 1
+        assert error.startswith("Error: ") and sentence in error and error.count("\n") == 1
     with pytest.raises(SystemExit):
-        make.main([*map(str, words), "--count", "0"])
+        main(["dialogues", *map(str, arguments), "--count", "0"])
     assert "argument --count: must be at least 1" in capsys.readouterr().err
     assert manifest.read_text() == before and not (tmp_path / "out.jsonl").exists()

@@ -1,15 +1,16 @@
-"""Manifests: what is accepted, and how a bad line is told."""
+"""Manifests: what is accepted, and what is said about a bad line."""
 
 import json
 
 import pytest
 import soundfile
 
-from qwen_audio_chat.evaluation.data import read_jsonl
+from qwen_audio_chat.data.lines import DataError
 from qwen_audio_chat.evaluation.prompting import languages as asked_languages
+from qwen_audio_chat.evaluation.samples import read_jsonl
 from qwen_audio_chat.evaluation.tasks import TASKS
 from qwen_audio_chat.prompts.tags import TaskPrompt, TimedWord
-from qwen_audio_chat.training.manifest import Clip, Dialogue, ManifestError, read_manifests, seconds
+from qwen_audio_chat.training.manifest import Clip, Dialogue, audio_seconds, read_manifests
 
 QUESTION = [{"type": "audio", "audio": "a.wav"}, {"type": "text", "text": "What?"}]
 
@@ -32,7 +33,7 @@ def test_the_shortest_line_is_english_transcription(write, tmp_path):
     assert clip == Clip(
         f"{tmp_path}/data.jsonl:1", tmp_path / "a.wav", TaskPrompt("transcribe", instruction="wo_itn"), "hello"
     )
-    assert seconds(clip) == pytest.approx(0.5)
+    assert audio_seconds(clip) == pytest.approx(0.5)
 
 
 def test_all_fields(write):
@@ -78,39 +79,44 @@ def test_dialogues_and_splits(write, tmp_path):
     assert len(read_manifests([path], split="dev")) == 1
 
 
-ASKED = {"role": "user", "content": "x"}
+ASKED, ANSWER = {"role": "user", "content": "x"}, {"role": "assistant", "content": "x"}
 BAD = {
-    "not JSON": "{oops",
-    "one JSON object": "[1]",
+    "this isn't JSON": "{oops",
+    "must be a JSON object": "[1]",
     '"audio" and "text"': {"text": "x"},
-    "no file": {"audio": "missing.wav", "text": "x"},
+    "audio file missing.wav is missing": {"audio": "missing.wav", "text": "x"},
     "text is empty": {"audio": "a.wav", "text": "  "},
-    "Unknown task": {"audio": "a.wav", "text": "x", "task": "guess"},
+    'there is no task "guess"; choose one of': {"audio": "a.wav", "text": "x", "task": "guess"},
     "not audio|decode|damaged|holds no": {"audio": "broken.wav", "text": "x"},
     "at least one assistant": {"messages": [{"role": "user", "content": QUESTION}]},
     "assistant's message is empty": {"messages": [ASKED, {"role": "assistant", "content": ""}]},
     "begins with a user": {"messages": [{"role": "assistant", "content": "x"}]},
-    "has no content": {"messages": [{"role": "user", "content": None}, {"role": "assistant", "content": "x"}]},
-    "part must be text": {"messages": [{"role": "user", "content": [{"type": "audio", "audio": 5}]}]},
-    "role": {"messages": [{"role": "robot", "content": "x"}]},
-    "list of objects": {"messages": ["hi"]},
-    "parts of type": {"messages": [{"role": "user", "content": ["hi"]}, {"role": "assistant", "content": "x"}]},
-    "no tag <.pl.>": {"audio": "a.wav", "text": "x", "audio_language": "pl"},
-    "no tag <.guess.>": {"audio": "a.wav", "text": "x", "instruction": "guess"},
+    'turns with .* "content": a text': {"messages": [{"role": "user", "content": None}, ANSWER]},
+    '"audio" must be the path of a file': {"messages": [{"role": "user", "content": [{"type": "audio", "audio": 5}]}]},
+    '"messages" must be turns with a "role"': {"messages": [{"role": "robot", "content": "x"}]},
+    '"messages" must be turns': {"messages": ["hi"]},
+    'or parts {"type": "text"': {"messages": [{"role": "user", "content": ["hi"]}, ANSWER]},
+    'there is no audio_language "pl"; choose one of': {"audio": "a.wav", "text": "x", "audio_language": "pl"},
+    'there is no instruction "guess"; choose one of': {"audio": "a.wav", "text": "x", "instruction": "guess"},
     "must rise": {"audio": "a.wav", "text": "x", "timestamps": True, "words": [[29.0, 31.0, "x"]]},
     "must be a number": {"audio": "a.wav", "text": "x", "seconds": "2"},
     "number of at least 0": {"audio": "a.wav", "text": "x", "seconds": float("nan")},
     "words must rise": {"audio": "a.wav", "text": "x", "words": [[0.3, 0.4, "b"], [0.1, 0.2, "a"]]},
-    "empty, or no text": {"audio": "a.wav", "text": "x", "words": [[0.1, 0.2, None]]},
+    '"words" must be a list of': {"audio": "a.wav", "text": "x", "words": [[0.1, 0.2, None]]},
     "ends after the clip": {"audio": "a.wav", "text": "x", "seconds": 0.5, "words": [[0.1, 9.0, "x"]]},
     "true or false": {"audio": "a.wav", "text": "x", "timestamps": "no"},
     '"split" must be one of': {"audio": "a.wav", "text": "x", "split": "Train"},
-    '"question" must be text': {"audio": "a.wav", "text": "x", "task": "question", "question": ["a"]},
-    '"audio" must be text': {"audio": None, "text": "x"},
+    '"question" must be a text': {"audio": "a.wav", "text": "x", "task": "question", "question": ["a"]},
+    'field "audio" is missing': {"audio": None, "text": "x"},
     "a note's text": {"audio": "a.wav", "text": "C4", "task": "keyword", "instruction": "note_analysis"},
-    "half a character": '{"audio": "a.wav", "text": "\\ud800"}',
+    "half of a character": '{"audio": "a.wav", "text": "\\ud800"}',
     "too deep": "[" * 100_000,
-    "too long": {"audio": "a" * 300, "text": "x"},
+    "audio file aaa.* is missing": {"audio": "a" * 300, "text": "x"},
+    "a word with times is empty": {"audio": "a.wav", "text": "x", "words": [[0.1, 0.2, " "]]},
+    'there is no field "audio_langauge"; known fields are': {"audio": "a.wav", "text": "x", "audio_langauge": "fr"},
+    "one audio and one text": {"audio": "a.wav", "text": ["x", "y"]},
+    "a line to learn from": {"audio": "a.wav", "gt": "x"},
+    'takes one|no other task takes': {"audio": "a.wav", "text": "x", "question": "Why?"},
     'needs "words"': {"audio": "a.wav", "text": "x", "timestamps": True},
 }  # fmt: skip
 
@@ -118,7 +124,7 @@ BAD = {
 @pytest.mark.parametrize("reason", BAD)
 def test_a_bad_line_is_refused_with_its_number(write, reason):
     path = write({"audio": "a.wav", "text": "good"}, BAD[reason])
-    with pytest.raises(ManifestError, match=f"(?s)1 bad line.*data.jsonl:2: .*({reason})"):
+    with pytest.raises(DataError, match=f"(?s)1 bad line.*data.jsonl:2: .*({reason})"):
         read_manifests([path])
 
 
@@ -130,7 +136,7 @@ def test_bad_lines_can_be_skipped(write, caplog):
 
 
 def test_nothing_usable_is_an_error(write):
-    with pytest.raises(ManifestError, match="no usable example"):
+    with pytest.raises(DataError, match="no usable example"):
         read_manifests([write("{oops")], on_error="skip")
-    with pytest.raises(ManifestError, match="cannot be read"):
+    with pytest.raises(DataError, match="cannot be read"):
         read_manifests(["/nowhere/x.jsonl"])

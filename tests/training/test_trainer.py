@@ -13,14 +13,16 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForMultimodalLM, AutoTokenizer
 
+from qwen_audio_chat.data.lines import DataError
+from qwen_audio_chat.errors import UserError
 from qwen_audio_chat.files import atomic_folder
 from qwen_audio_chat.loading import POCKET
 from qwen_audio_chat.pocket.release import release
-from qwen_audio_chat.training import run as cli
-from qwen_audio_chat.training.manifest import ManifestError, read_manifests
-from qwen_audio_chat.training.merge import merge
+from qwen_audio_chat.training.manifest import read_manifests
+from qwen_audio_chat.training.run import examples_within, record_run, token_count, train
 from qwen_audio_chat.training.stages import STAGES, prepare
 from qwen_audio_chat.training.trainer import LengthBatches
+from qwen_audio_chat.training.weights import load_model, merge_adapter
 
 
 def options(folder, manifest, output, *more):
@@ -50,8 +52,8 @@ def history(output: Path) -> list[dict]:
 
 def test_align_trains_projection_and_upper_encoder(tiny_folder, manifest, tmp_path, parse):
     output = tmp_path / "align"
-    args = parse(*options(tiny_folder, manifest, output, "--stage", "align", "--steps", 8))
-    names = changed(tiny_folder, cli.train(args))
+    settings = parse(*options(tiny_folder, manifest, output, "--stage", "align", "--steps", 8))
+    names = changed(tiny_folder, train(settings))
     assert "model.projector.linear.weight" in names
     assert parts(names) == {"projector", "audio_tower", "ctc_head"}
     assert "model.projector.scale" not in names
@@ -60,17 +62,17 @@ def test_align_trains_projection_and_upper_encoder(tiny_folder, manifest, tmp_pa
 
 
 def test_finetune_trains_the_language_model_alone(tiny_folder, manifest, tmp_path, parse):
-    args = parse(*options(tiny_folder, manifest, tmp_path / "out", "--steps", 4, "--corruption", 0.2))
-    names = changed(tiny_folder, cli.train(args))
+    settings = parse(*options(tiny_folder, manifest, tmp_path / "out", "--steps", 4, "--corruption", 0.2))
+    names = changed(tiny_folder, train(settings))
     assert parts(names) == {"language_model"}
     assert not any("embed_tokens" in name for name in names)
 
 
 def test_joint_trains_the_language_model_and_what_feeds_it(tiny_folder, manifest, tmp_path, parse, tiny_tokenizer):
-    args = parse(
+    settings = parse(
         *options(tiny_folder, manifest, tmp_path / "joint", "--stage", "joint", "--steps", 8, "--log-every", 2)
     )
-    names = changed(tiny_folder, cli.train(args))
+    names = changed(tiny_folder, train(settings))
     embeddings = {name for name in names if "embed_tokens" in name or "lm_head" in name}
     assert parts(names - embeddings) == {"audio_tower", "projector", "language_model", "ctc_head"}
     assert not any("conv" in name or "embed_positions" in name for name in names)
@@ -79,7 +81,7 @@ def test_joint_trains_the_language_model_and_what_feeds_it(tiny_folder, manifest
 
 
 def test_the_shipped_pocket_is_trained_as_floats():
-    model = cli.load_model(str(POCKET), "full")
+    model = load_model(str(POCKET), "full")
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
     _, groups = prepare(model, STAGES["finetune"], AutoTokenizer.from_pretrained(POCKET))
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -88,8 +90,8 @@ def test_the_shipped_pocket_is_trained_as_floats():
 
 def test_pretrain_trains_the_encoder_and_only_the_rows_of_tags(tiny_folder, manifest, tmp_path, parse, tiny_tokenizer):
     output = tmp_path / "out"
-    args = parse(*options(tiny_folder, manifest, output, "--stage", "pretrain", "--steps", 4, "--alignment", 0.3))
-    names = changed(tiny_folder, cli.train(args))
+    settings = parse(*options(tiny_folder, manifest, output, "--stage", "pretrain", "--steps", 4, "--alignment", 0.3))
+    names = changed(tiny_folder, train(settings))
     tables = {"model.language_model.embed_tokens.weight", "lm_head.weight"}
     assert names >= tables and parts(names - tables) == {"projector", "audio_tower", "ctc_head"}
     old, new = (AutoModelForMultimodalLM.from_pretrained(f).lm_head.weight for f in (tiny_folder, output / "final"))
@@ -101,7 +103,7 @@ def test_pretrain_trains_the_encoder_and_only_the_rows_of_tags(tiny_folder, mani
 
 def test_adapters_are_merged_into_the_result(tiny_folder, manifest, tmp_path, parse):
     output = tmp_path / "out"
-    cli.train(parse(*options(tiny_folder, manifest, output, "--steps", 4, "--method", "lora", "--lora-rank", 4)))
+    train(parse(*options(tiny_folder, manifest, output, "--steps", 4, "--method", "lora", "--lora-rank", 4)))
     adapter = load_file(output / "adapter/adapter_model.safetensors")
     assert adapter and all("language_model" in name for name in adapter)
     old = AutoModelForMultimodalLM.from_pretrained(tiny_folder, dtype=torch.bfloat16).state_dict()
@@ -110,17 +112,17 @@ def test_adapters_are_merged_into_the_result(tiny_folder, manifest, tmp_path, pa
     assert names and all("language_model.layers" in name and name.endswith("_proj.weight") for name in names)
 
 
-def test_adapters_on_four_bits_are_kept_by_themselves(tiny_folder, manifest, tmp_path, parse):
-    args = parse(*options(tiny_folder, manifest, tmp_path / "out", "--steps", 4, "--method", "qlora", "--dev"))
-    model = cli.load_model(str(tiny_folder), "qlora")
+def test_adapters_on_four_bits_are_saved_alone(tiny_folder, manifest, tmp_path, parse):
+    settings = parse(*options(tiny_folder, manifest, tmp_path / "out", "--steps", 4, "--method", "qlora", "--dev"))
+    model = load_model(str(tiny_folder), "qlora")
     quantized = {name for name, module in model.named_modules() if type(module).__name__ == "Linear4bit"}
     assert quantized and all("language_model.layers" in name for name in quantized)
-    folder = cli.train(args)
+    folder = train(settings)
     assert folder == tmp_path / "out/adapter"
     learned = load_file(folder / "adapter_model.safetensors")
     started_at_zero = [value for name, value in learned.items() if "lora_B" in name]
     assert started_at_zero and all(value.any() for value in started_at_zero)
-    merge(tiny_folder, folder, tmp_path / "merged")
+    merge_adapter(tiny_folder, folder, tmp_path / "merged")
     differing = changed(tiny_folder, tmp_path / "merged", tolerance=2**-8)  # more than bfloat16 rounds
     assert differing and all("language_model.layers" in name for name in differing)
 
@@ -131,13 +133,13 @@ def losses(output: Path) -> dict[int, float]:
 
 def start(folder, manifest, output, *more, launcher=()) -> subprocess.Popen:
     """The command in a process of its own, in float32 so that figures can be compared."""
-    words = map(str, options(folder, manifest, output, "--full-precision", "--log-every", 1, *more))
-    code = "import argparse, sys; from qwen_audio_chat.training import run as cli; p = argparse.ArgumentParser(); " \
-           "cli.add_arguments(p); cli.run(p.parse_args())"  # fmt: skip
+    arguments = map(str, options(folder, manifest, output, "--full-precision", "--log-every", 1, *more))
+    code = "import argparse; from qwen_audio_chat.commands import train_command; p = argparse.ArgumentParser(); " \
+           "train_command.add_arguments(p); train_command.run(p.parse_args())"  # fmt: skip
     script = output.parent / "command.py"
     script.write_text(code.replace("; ", "\n"))
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
-    return subprocess.Popen([sys.executable, *launcher, str(script), *words], env=environment)
+    return subprocess.Popen([sys.executable, *launcher, str(script), *arguments], env=environment)
 
 
 def test_killed_and_resumed_gives_the_same_loss_curve(tiny_folder, manifest, tmp_path):
@@ -171,21 +173,21 @@ def test_two_processes_learn_what_one_does(tiny_folder, manifest, tmp_path):
 
 def test_a_folder_holds_one_run(tiny_folder, manifest, tmp_path, parse):
     settings = options(tiny_folder, manifest, tmp_path / "out")
-    cli.record_run(parse(*settings, "--steps", 4))
-    cli.record_run(parse(*settings, "--steps", 8))  # longer, but the same
-    with pytest.raises(ValueError, match="another learning_rate, seed: choose another --output"):
-        cli.record_run(parse(*settings, "--seed", 5, "--learning-rate", 2))
+    record_run(parse(*settings, "--steps", 4))
+    record_run(parse(*settings, "--steps", 8))  # longer, but the same
+    with pytest.raises(UserError, match="another learning_rate, seed: choose another --output"):
+        record_run(parse(*settings, "--seed", 5, "--learning-rate", 2))
 
 
 def test_one_folder_of_a_model_may_be_written_in_several_ways(tiny_folder, manifest, tmp_path, parse):
-    cli.record_run(parse(*options(f"{tiny_folder}/", manifest, tmp_path / "out")))
-    cli.record_run(parse(*options(f"{tiny_folder.parent}/./{tiny_folder.name}", manifest, tmp_path / "out")))
+    record_run(parse(*options(f"{tiny_folder}/", manifest, tmp_path / "out")))
+    record_run(parse(*options(f"{tiny_folder.parent}/./{tiny_folder.name}", manifest, tmp_path / "out")))
 
 
 def test_a_start_that_failed_leaves_nothing_behind(tiny_folder, manifest, tmp_path, parse):
     for bad in (["--model", tmp_path / "nowhere"], ["--train", tmp_path / "nowhere.jsonl"]):
-        with pytest.raises((ValueError, OSError)):
-            cli.train(parse(*options(tiny_folder, manifest, tmp_path / "out"), *bad))
+        with pytest.raises(UserError):
+            train(parse(*options(tiny_folder, manifest, tmp_path / "out"), *bad))
     assert not (tmp_path / "out").exists()
 
 
@@ -201,32 +203,30 @@ def test_numbers_out_of_bounds_are_refused(tiny_folder, manifest, tmp_path, pars
     assert f"argument {option}: " in capsys.readouterr().err
 
 
-def test_weights_that_are_no_numbers_are_not_kept(tiny_folder, manifest, tmp_path, parse):
-    args = parse(*options(tiny_folder, manifest, tmp_path / "out", "--steps", 2, "--learning-rate", 1e12))
-    args.learning_rate = float("nan")
-    with pytest.raises(ValueError, match="lower --learning-rate"):
-        cli.train(args)
+def test_weights_that_are_not_finite_are_not_saved(tiny_folder, manifest, tmp_path, parse):
+    settings = parse(*options(tiny_folder, manifest, tmp_path / "out", "--steps", 2, "--learning-rate", 1e12))
+    settings.learning_rate = float("nan")
+    with pytest.raises(UserError, match="lower --learning-rate"):
+        train(settings)
     assert not (tmp_path / "out/final").exists()
 
 
-def test_what_is_longer_than_the_model_is_told_or_left_out(tiny_tokenizer, manifest, caplog):
+def test_an_example_longer_than_the_model_is_refused_or_left_out(tiny_tokenizer, manifest, caplog):
     examples = read_manifests([manifest])
-    tokens = sorted(round(cli.length(example, tiny_tokenizer)) for example in examples)
+    tokens = sorted(round(token_count(example, tiny_tokenizer)) for example in examples)
     limit = tokens[-2]
-    with pytest.raises(
-        ManifestError, match=rf"train.jsonl:\d+: about {tokens[-1]} tokens, more than the model's {limit}"
-    ):
-        cli.fitting(examples, limit, tiny_tokenizer, "raise")
-    assert len(cli.fitting(examples, limit, tiny_tokenizer, "skip")) == len(examples) - 1
+    with pytest.raises(DataError, match=rf"train.jsonl:\d+: about {tokens[-1]} tokens, more than the model's {limit}"):
+        examples_within(examples, limit, tiny_tokenizer, "raise")
+    assert len(examples_within(examples, limit, tiny_tokenizer, "skip")) == len(examples) - 1
     assert "skipped" in caplog.text
-    with pytest.raises(ManifestError, match="Every example"):
-        cli.fitting(examples, 1, tiny_tokenizer, "skip")
+    with pytest.raises(DataError, match="Every example"):
+        examples_within(examples, 1, tiny_tokenizer, "skip")
 
 
 def test_packed_weights_take_no_qlora(tiny_folder, tmp_path):
     release(tiny_folder, tmp_path / "packed")
-    with pytest.raises(ValueError, match="use --method lora or full"):
-        cli.load_model(str(tmp_path / "packed"), "qlora")
+    with pytest.raises(UserError, match="use --method lora or full"):
+        load_model(str(tmp_path / "packed"), "qlora")
 
 
 def test_every_process_gets_equally_many_batches_however_few_there_are():
@@ -237,7 +237,7 @@ def test_every_process_gets_equally_many_batches_however_few_there_are():
         assert {place for batch in visited for place in batch} == set(range(len(lengths)))
 
 
-def test_a_folder_takes_its_name_when_it_is_whole(tmp_path):
+def test_a_folder_gets_its_name_when_it_is_complete(tmp_path):
     folder = tmp_path / "final"
     for word in ("old", "new"):
         with atomic_folder(folder) as partial:
@@ -250,6 +250,6 @@ def test_a_folder_takes_its_name_when_it_is_whole(tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "new"]
     (tmp_path / "talks").mkdir()
     (tmp_path / "talks/mine.wav").touch()
-    with pytest.raises(ValueError, match="something else than a model"), atomic_folder(tmp_path / "talks"):
+    with pytest.raises(ValueError, match="something other than a model"), atomic_folder(tmp_path / "talks"):
         pass
     assert (tmp_path / "talks/mine.wav").exists()

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from qwen_audio_chat.evaluation.data import LANGUAGE_TAGS, DataError, fingerprint, read_hub, read_jsonl
+from qwen_audio_chat.data.lines import LANGUAGE_TAGS, DataError
+from qwen_audio_chat.evaluation.samples import fingerprint, read_hub, read_jsonl
 from qwen_audio_chat.prompts.tokenizer import TASK_TAGS
 
 
@@ -33,7 +34,7 @@ def test_audio_may_lie_in_another_folder(folder, tmp_path_factory):
     path = tmp_path_factory.mktemp("elsewhere") / "data.jsonl"
     path.write_text('{"audio": "clips/a.wav", "gt": "x", "source": "s"}')
     assert read_jsonl(path, folder)[0].audios == (folder / "clips" / "a.wav",)
-    with pytest.raises(DataError, match="line 1: the audio file clips/a.wav is missing"):
+    with pytest.raises(DataError, match="data.jsonl:1: the audio file clips/a.wav is missing"):
         read_jsonl(path)
 
 
@@ -119,39 +120,42 @@ def test_languages_are_those_of_the_tags():
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        ("{not json", "line 2: this isn't JSON"),
-        ("[1]", "line 2: a line must be a JSON object"),
-        ({"text": "x"}, 'line 2: the field "audio" is missing'),
-        ({"audio": "clips/a.wav"}, 'line 2: the field "text" is missing'),
-        ({"audio": "clips/b.wav", "text": "x"}, "line 2: the audio file clips/b.wav is missing"),
-        ({"audio": 3, "text": "x"}, 'line 2: "audio" must be the path'),
-        ({**GOOD, "txet": "y"}, 'line 2: there is no field "txet"'),
-        ({**GOOD, "task": "sing"}, 'line 2: there is no task "sing"'),
-        ({**GOOD, "text": {"a": 1}}, 'line 2: "text" must be a text'),
-        ({**GOOD, "text": []}, 'line 2: "text" must be a text'),
-        ({**GOOD, "question": 4}, 'line 2: "question" must be a text'),
-        ({**GOOD, "words": [["a", "b"]]}, 'line 2: "words" must be a list'),
-        ({"messages": "hi"}, 'line 2: "messages" must be turns'),
-        ({"messages": []}, 'line 2: "messages" must be turns'),
-        ({"messages": [{"role": "user", "content": "hi"}]}, "line 2: a dialogue must end with an assistant"),
-        ({"messages": [{"role": "assistant", "content": "hi"}]}, "line 2: a dialogue must end with an assistant"),
-        (talk({"type": "text", "text": "What?"}, answer=" "), "line 2: a dialogue must end with an assistant"),
-        ({"messages": ["hi"]}, 'line 2: "messages" must be turns'),
-        ({"messages": [{"role": "user", "content": 5}]}, 'line 2: "messages" must be turns'),
-        (talk({"type": "text"}), 'line 2: "messages" must be turns'),
-        (talk({"type": "text", "text": 5}), 'line 2: "messages" must be turns'),
-        (talk({"type": "video", "video": "a.mp4"}), 'line 2: "messages" must be turns'),
-        (talk("text"), 'line 2: "messages" must be turns'),
-        (talk({"type": "text", "text": "x"}, role="robot"), 'line 2: "messages" must be turns'),
-        (talk({"type": "audio", "audio": 5}), 'line 2: "audio" must be the path'),
-        (talk({"type": "text", "text": "\ud83d"}), "line 2: half of a character"),
-        ({**GOOD, "text": "\ud83d"}, "line 2: half of a character"),
-        ("[" * 100000, "line 2: this isn't JSON"),
-        ("1" * 5000, "line 2: this isn't JSON"),
-        ({"audio": "a" * 300, "text": "x"}, "line 2: the audio file aaa"),
-        ({**GOOD, "audio_language": "xx"}, 'line 2: there is no audio_language "xx"; choose one of en, zh,'),
-        ({**GOOD, "text_language": "xx"}, 'line 2: there is no text_language "xx"; choose one of en, zh,'),
-        ({**GOOD, "instruction": "zzz"}, 'line 2: there is no instruction "zzz"; choose one of caption_audiocaps,'),
+        ("{not json", "data.jsonl:2: this isn't JSON"),
+        ("[1]", "data.jsonl:2: a line must be a JSON object"),
+        ({"text": "x"}, 'data.jsonl:2: the field "audio" is missing'),
+        ({"audio": "clips/a.wav"}, 'data.jsonl:2: the field "text" is missing'),
+        ({"audio": "clips/b.wav", "text": "x"}, "data.jsonl:2: the audio file clips/b.wav is missing"),
+        ({"audio": 3, "text": "x"}, 'data.jsonl:2: "audio" must be the path'),
+        ({**GOOD, "txet": "y"}, 'data.jsonl:2: there is no field "txet"'),
+        ({**GOOD, "task": "sing"}, 'data.jsonl:2: there is no task "sing"'),
+        ({**GOOD, "text": {"a": 1}}, 'data.jsonl:2: "text" must be a text'),
+        ({**GOOD, "text": []}, 'data.jsonl:2: "text" must be a text'),
+        ({**GOOD, "question": 4}, 'data.jsonl:2: "question" must be a text'),
+        ({**GOOD, "words": [["a", "b"]]}, 'data.jsonl:2: "words" must be a list'),
+        ({"messages": "hi"}, 'data.jsonl:2: "messages" must be turns'),
+        ({"messages": []}, 'data.jsonl:2: "messages" must be turns'),
+        ({"messages": [{"role": "user", "content": "hi"}]}, "data.jsonl:2: a dialogue must end with an assistant"),
+        ({"messages": [{"role": "assistant", "content": "hi"}]}, "data.jsonl:2: a dialogue must end with an assistant"),
+        (talk({"type": "text", "text": "What?"}, answer=" "), "data.jsonl:2: a dialogue must end with an assistant"),
+        ({"messages": ["hi"]}, 'data.jsonl:2: "messages" must be turns'),
+        ({"messages": [{"role": "user", "content": 5}]}, 'data.jsonl:2: "messages" must be turns'),
+        (talk({"type": "text"}), 'data.jsonl:2: "messages" must be turns'),
+        (talk({"type": "text", "text": 5}), 'data.jsonl:2: "messages" must be turns'),
+        (talk({"type": "video", "video": "a.mp4"}), 'data.jsonl:2: "messages" must be turns'),
+        (talk("text"), 'data.jsonl:2: "messages" must be turns'),
+        (talk({"type": "text", "text": "x"}, role="robot"), 'data.jsonl:2: "messages" must be turns'),
+        (talk({"type": "audio", "audio": 5}), 'data.jsonl:2: "audio" must be the path'),
+        (talk({"type": "text", "text": "\ud83d"}), "data.jsonl:2: half of a character"),
+        ({**GOOD, "text": "\ud83d"}, "data.jsonl:2: half of a character"),
+        ("[" * 100000, "data.jsonl:2: this isn't JSON"),
+        ("1" * 5000, "data.jsonl:2: this isn't JSON"),
+        ({"audio": "a" * 300, "text": "x"}, "data.jsonl:2: the audio file aaa"),
+        ({**GOOD, "audio_language": "xx"}, 'data.jsonl:2: there is no audio_language "xx"; choose one of en, zh,'),
+        ({**GOOD, "text_language": "xx"}, 'data.jsonl:2: there is no text_language "xx"; choose one of en, zh,'),
+        (
+            {**GOOD, "instruction": "zzz"},
+            'data.jsonl:2: there is no instruction "zzz"; choose one of caption_audiocaps,',
+        ),
     ],
 )
 def test_what_is_wrong_is_one_sentence_with_the_line(folder, bad, message):
@@ -162,7 +166,7 @@ def test_what_is_wrong_is_one_sentence_with_the_line(folder, bad, message):
 
 
 def test_missing_empty_or_binary_file(folder):
-    with pytest.raises(DataError, match="can't be read"):
+    with pytest.raises(DataError, match="cannot be read"):
         read_jsonl(folder / "nothing.jsonl")
     with pytest.raises(DataError, match="no samples"):
         read_jsonl(write(folder, ""))

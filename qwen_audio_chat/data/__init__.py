@@ -1,0 +1,1 @@
+"""The data lines that training, evaluation and the recipe of the shipped model all read."""
