@@ -14,7 +14,9 @@ from pathlib import Path
 
 from .commands.arguments import run_command
 
-COMMANDS = ("serve", "chat", "transcribe", "train", "evaluate", "benchmark")
+COMMANDS = (
+    "serve", "chat", "transcribe", "train", "merge", "dialogues", "write-dialogues", "evaluate", "benchmark",
+)  # fmt: skip
 
 
 def main(arguments: list[str] | None = None) -> int:
