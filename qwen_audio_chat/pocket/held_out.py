@@ -1,4 +1,4 @@
-"""The held-out sets of the pocket recipe: which lines they are, what they ask, and how well a guess would do."""
+"""The held-out sets of the scoreboard: their manifest lines, what is asked about them, and the level of chance."""
 
 import re
 from collections import defaultdict
@@ -7,24 +7,28 @@ from dataclasses import dataclass, field, replace
 from itertools import cycle
 from pathlib import Path
 
-from ..evaluation.data import DataError, Sample, read_jsonl
+from ..data.lines import DataError
 from ..evaluation.metrics import Metric
-from ..evaluation.scoring import label
+from ..evaluation.samples import Sample, read_jsonl
+from ..evaluation.scoring import score_labels
 from ..evaluation.tasks import TASKS, Task
-from ..prompts.conversation import Conversation
+from ..prompts.messages import assistant_message, user_message
 from ..prompts.questions import DECLINE, UNKNOWN
-from .whisper import is_language_name
+from ..training.dialogues import dialogues, facts, write_dialogues
+from ..training.manifest import Clip, Dialogue, read_manifests
+from .whisper_baseline import is_language_name
 
-KEYWORD_TASKS = {
+TASK_OF_INSTRUCTION = {
     "note_analysis": "mna",
     "scene": "asc",
     "emotion_recognition": "ser",
     "vocal_classification": "vsc",
 }
-DIALOGUES, DIALOGUE_SEED = 1000, 7
-UNTOLD, UNTOLD_COUNT = re.escape(DECLINE), 20  # probes about silence and noise, by their answer
-TOLD, TOLD_COUNT = rf"(?!{UNTOLD}|There is no audio|Audio \d)(.|\n)*", 30  # and those that can be answered
-NOT_THERE = {  # questions in words that no training has, and the number of the audio that they are about, 0 for any
+DIALOGUES, DIALOGUE_SEED = 1000, 7  # from which the questions about several audios and the probes are taken
+UNANSWERABLE = re.escape(DECLINE)  # matches the answers about silence and noise
+ANSWERABLE = rf"(?!{UNANSWERABLE}|There is no audio|Audio \d)(.|\n)*"
+UNANSWERABLE_PROBES, ANSWERABLE_PROBES = 20, 30
+MISSING_AUDIO_QUESTIONS = {  # phrased as nowhere in training → the number of the audio that is missing, 0 for any
     "What animal is that?": 0, "How many people are talking?": 0, "Write the recording out for me.": 0,
     "Is it music or speech?": 0, "Does the singer sound sad?": 0, "Who talks in Audio 3?": 3,
     "Does Audio 2 hold any music?": 2, "Tell me what happens in Audio 4.": 4, "How long is Audio 5?": 5,
@@ -34,13 +38,13 @@ NOT_THERE = {  # questions in words that no training has, and the number of the 
 
 @dataclass
 class HeldOutSet:
-    """Held-out samples of one task and, once they were measured, the scores of each system.
+    """Held-out samples of one task and, once measured, the scores of each system.
 
     Attributes:
-        metrics: what the table shows, where that differs from the task's usual.
-        chance: accuracy of a guess, where there is a closed set of answers.
-        broken: samples whose audio can't be used.
-        scores: system to metric names to figures.
+        metrics: what the table shows, where that isn't the default of the task.
+        chance: accuracy of a guess, where the set of answers is closed.
+        broken: how many samples have an audio that can't be used.
+        scores: system → metric → figure.
     """
 
     name: str
@@ -53,30 +57,33 @@ class HeldOutSet:
 
 
 def held_out_sets(work: Path, split: str, output: Path, limit: int | None = None) -> list[HeldOutSet]:
-    """The held-out lines of all finished manifests below the recipe's work folder, by manifest and task.
+    """The held-out lines of all finished manifests in the recipe's work folder, by manifest and task.
 
-    Clips of all sets become questions about several audios ("Which audio is a dog?") and probes: 30 questions about
-    silence, noise or an audio that isn't there, where declining is right, and as many that can be answered.
+    The clips of all sets also make questions about several audios ("Which audio is a dog?") and probes: 30 questions
+    about silence, noise or a missing audio, which should be declined, and 30 that can be answered.
 
     Args:
-        split: "test" or "dev", which a line names itself.
-        output: where the manifests of those questions are written.
-        limit: at most so many samples of each set, evenly spread over it.
+        split: "test" or "dev", as the lines name it.
+        output: folder for the manifests of those questions.
+        limit: most samples of each set, spread evenly over it.
 
     Raises:
-        DataError: there is none, or one is malformed.
+        DataError: no line is held out, or one is malformed.
     """
     groups: dict[tuple[str, str], list[Sample]] = defaultdict(list)
     manifests = sorted((work / "manifests").glob("*.jsonl"))
     for path in manifests:
         name = re.sub(r"-(\d{4}|dev|test)$", "", path.stem)
         for sample in read_jsonl(path, split=split):
-            if sample.references != (UNKNOWN,):  # silence and noise are for the probes
+            if sample.references != (UNKNOWN,):  # the probes ask about silence and noise
                 groups[name, _task_name(sample)].append(sample)
     groups = {key: _spread(samples, limit) for key, samples in groups.items() if samples}
     if not groups:
-        raise DataError(f'{work / "manifests"} has no "{split}" lines; run the data steps of the recipe first.')
-    sets = [_set(name, task, samples) for (name, task), samples in sorted(groups.items())]
+        raise DataError(
+            '{folder} has no "{split}" lines; run the data steps of the recipe first.',
+            folder=work / "manifests", split=split,
+        )  # fmt: skip
+    sets = [_held_out_set(name, task, samples) for (name, task), samples in sorted(groups.items())]
     return sets + _dialogue_sets(manifests, split, output, limit or 100)
 
 
@@ -86,63 +93,58 @@ def _task_name(sample: Sample) -> str:
     if sample.task in (None, "transcribe"):
         return "srwt" if sample.timestamps else "asr"
     if sample.task == "keyword":
-        return KEYWORD_TASKS.get(sample.instruction, "sound")
+        return TASK_OF_INSTRUCTION.get(sample.instruction or "", "sound")
     if sample.task == "question":
         return "lid" if is_language_name(sample.references[0]) else "aqa"
     return {"translate": "s2tt", "caption": "aac"}[sample.task]
 
 
 def _spread(samples: Sequence[Sample], limit: int | None) -> list[Sample]:
-    """At most `limit` samples at equal distances, numbered anew."""
+    """At most `limit` samples at equal distances, with new indices."""
     count = min(limit or len(samples), len(samples))
-    chosen = [samples[place * len(samples) // count] for place in range(count)]
+    chosen = [samples[number * len(samples) // count] for number in range(count)]
     return [replace(sample, index=index) for index, sample in enumerate(chosen)]
 
 
-def _set(name: str, task: str, samples: list[Sample]) -> HeldOutSet:
+def _held_out_set(name: str, task: str, samples: list[Sample]) -> HeldOutSet:
     held_out = HeldOutSet(f"{name}: {TASKS[task].title.lower()}", TASKS[task], samples)
-    if held_out.task.score is label:
+    if held_out.task.score is score_labels:
         held_out.chance = 1 / len({sample.references[0] for sample in samples})
     return held_out
 
 
 def _dialogue_sets(manifests: Sequence[Path], split: str, output: Path, limit: int) -> list[HeldOutSet]:
-    """Questions about several clips, made by the recipe from held-out clips alone."""
-    from ..training.dialogues import dialogues, facts, write
-    from ..training.manifest import Clip, Dialogue, ManifestError, read_manifests
-
-    try:
-        examples = read_manifests(manifests, split=split, check_audio=False)
-    except ManifestError as error:
-        raise DataError(str(error)) from error
+    """Questions about several clips, and the probes, made from held-out clips alone."""
+    examples = read_manifests(manifests, split=split, check_audio=False)
     clips = [example for example in examples if isinstance(example, Clip) and facts(example)]
     if not clips:
         return []
-    talks = dialogues(clips, DIALOGUES, seed=DIALOGUE_SEED)
+    drawn = dialogues(clips, DIALOGUES, seed=DIALOGUE_SEED)
 
-    def not_there(asked: tuple[str, int], clip: Clip) -> Dialogue:
-        words, number = asked
-        heard = [clip.audio] if number else []
-        talk = Conversation().ask(words, heard).answer(f"There is no audio {number or 'here'}.")
-        return Dialogue("a probe", tuple(talk), clip.seconds if heard else 0.0)
-
-    def held_out(name: str, chosen: Sequence, metrics: tuple[str, ...]) -> HeldOutSet:
+    def held_out(name: str, chosen: Sequence[Dialogue], metrics: tuple[str, ...]) -> HeldOutSet:
         path = output / f"{re.sub(r'[^a-z]+', '-', name)}-{split}.jsonl"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(chosen, path)
+        write_dialogues(chosen, path)
         return HeldOutSet(name, TASKS["chat"], read_jsonl(path), metrics=metrics)
 
     sets = []
-    if which := _answered(talks, r"Audio \d+\.", limit):
-        sets.append(held_out("several audios: which one", which, ("contains_reference", "false_refusals")))
-        sets[0].chance = sum(1 / len(sample.audios) for sample in sets[0].samples) / len(which)
+    if which_audio := _with_answer(drawn, r"Audio \d+\.", limit):
+        sets.append(held_out("several audios: which one", which_audio, ("contains_reference", "false_refusals")))
+        sets[0].chance = sum(1 / len(sample.audios) for sample in sets[0].samples) / len(which_audio)
     probes = [
-        *_answered(talks, UNTOLD, UNTOLD_COUNT), *map(not_there, NOT_THERE.items(), cycle(clips)),
-        *_answered(talks, TOLD, TOLD_COUNT),
-    ]  # fmt: skip
+        *_with_answer(drawn, UNANSWERABLE, UNANSWERABLE_PROBES),
+        *map(_missing_audio, MISSING_AUDIO_QUESTIONS, MISSING_AUDIO_QUESTIONS.values(), cycle(clips)),
+        *_with_answer(drawn, ANSWERABLE, ANSWERABLE_PROBES),
+    ]
     return [*sets, held_out("probes: can it be told", probes, ("declined", "false_refusals"))]
 
 
-def _answered(talks: Sequence, answer: str, count: int) -> Sequence:
+def _missing_audio(question: str, number: int, clip: Clip) -> Dialogue:
+    """A question about an audio that isn't there: audio `number` of a conversation that has one, or any if it is 0."""
+    audios = [clip.audio] if number else []
+    messages = (user_message(question, audios), assistant_message(f"There is no audio {number or 'here'}."))
+    return Dialogue("a probe", messages, clip.seconds if audios else 0.0)
+
+
+def _with_answer(drawn: Sequence[Dialogue], pattern: str, count: int) -> Sequence[Dialogue]:
     """The first `count` dialogues whose last answer matches a pattern."""
-    return [talk for talk in talks if re.fullmatch(answer, str(talk.messages[-1]["content"]))][:count]
+    return [each for each in drawn if re.fullmatch(pattern, str(each.messages[-1]["content"]))][:count]

@@ -1,11 +1,11 @@
-"""Words spoken by people in other languages, for speech translation into English and for naming the language.
+"""Collect speech in other languages, to translate into English and to name the language.
 
-    python -m qwen_audio_chat.pocket.languages --work build/pocket
+    python -m qwen_audio_chat.pocket languages
 
-Two children's programs hold recorded object names with the English text beside them; telephone prompts add sentences;
-espeak-ng adds languages and voices where recordings are few. Translation is split by content, so that no held-out
-phrase was heard in any language; language is split by speaker where a language has several sources. A clip that is held
-out for the one is no training for the other.
+Two children's programs have recorded object names with their English text; telephone prompts add sentences; espeak-ng
+adds languages and voices where recordings are few. Translation is split by content, so that a held-out phrase is never
+trained on in any language; spoken language is split by speaker where a language has several sources. A clip that is
+held out for one of the tasks isn't used to train the other.
 """
 
 import argparse
@@ -14,19 +14,21 @@ import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import soundfile
 
 from ..audio.decoding import SAMPLE_RATE
 from ..prompts.tags import LANGUAGES, TaskPrompt
-from .conversion import read_sound, trim
-from .recordings import bucket, plain
 from .sentences import Sentence
-from .shards import ENGLISH, Line, clip_line, write_clip, write_manifest
-from .sources import DEFAULT_WORK, fetch
+from .shards import ENGLISH, Line, clip_line, hash_fraction, write_clip, write_manifest
+from .sources import fetch
 from .speech import utter
-from .voices import Espeak
+from .spoken_form import plain_text
+from .steps import add_work_argument
+from .synthesizers import Espeak
+from .waveforms import read_waveform, trim
 
 NAMES = {
     "en": "English", "fr": "French", "de": "German", "es": "Spanish", "it": "Italian", "ru": "Russian",
@@ -34,17 +36,32 @@ NAMES = {
     "lt": "Lithuanian", "nn": "Norwegian", "sl": "Slovenian", "nl": "Dutch", "be": "Belarusian", "pt": "Portuguese",
     "fi": "Finnish", "sv": "Swedish", "ja": "Japanese", "ko": "Korean", "zh": "Chinese",
 }  # fmt: skip
-# Languages with few recordings, and three with many, so that the voice doesn't tell the language: texts and voices
+# Language → key of its texts, espeak-ng's voice: languages with few recordings, and three with many, lest a synthetic
+# voice give the language away.
 SYNTHETIC = {"de": ("de", "de"), "it": ("it", "it"), "ja": ("ja", "ja"), "ko": ("ko", "ko"), "zh": ("zh_CN", "cmn"),
              "pt": ("pt", "pt"), "es": ("es", "es"), "fr": ("fr", "fr-fr"), "ru": ("ru", "ru")}  # fmt: skip
 SYNTHETIC_SHARE = 0.35  # of the texts
 WHICH_LANGUAGE = TaskPrompt("question", "unknown", question="Which language is spoken?")
-SHORTEST_S, LONGEST_S = 0.35, 20.0
-
-Word = tuple[str, np.ndarray, str, str, str]  # identifier, waveform, language, English text or "", source
+MIN_SECONDS, MAX_SECONDS = 0.35, 20.0
 
 
-def tuxpaint(work: Path) -> Iterator[Word]:
+class Recording(NamedTuple):
+    """A clip in some language.
+
+    Attributes:
+        waveform: float32 [samples] at 16 kHz.
+        english: what it means, "" where that isn't known.
+        source: package or program that it comes from.
+    """
+
+    identifier: str
+    waveform: np.ndarray
+    language: str
+    english: str
+    source: str
+
+
+def tuxpaint(work: Path) -> Iterator[Recording]:
     """Object names: `<object>_desc_<language>.ogg` beside `<object>.txt`, whose first line is English."""
     stamps = fetch("tuxpaint-stamps-default", work) / "usr/share/tuxpaint/stamps"
     for path in sorted(stamps.rglob("*_desc_*.ogg")):
@@ -54,18 +71,18 @@ def tuxpaint(work: Path) -> Iterator[Word]:
             continue
         english = text.read_text(encoding="utf-8", errors="replace").splitlines()[0]
         identifier = "-".join((*path.relative_to(stamps).parent.parts, name))
-        yield from _loaded(f"tuxpaint-{language}-{identifier}", path, language, english, "tuxpaint-stamps-default")
-    for path in sorted((stamps / "symbols/math").glob("[0-9]_*.ogg")):  # digits, in still more languages
+        yield from _read(f"tuxpaint-{language}-{identifier}", path, language, english, "tuxpaint-stamps-default")
+    for path in sorted((stamps / "symbols/math").glob("[0-9]_*.ogg")):  # digits, in more languages
         digit, _, language = path.stem.partition("_")
         language = {"zh_tw": "zh", "nb": "nn"}.get(language, language)
         if language in NAMES:
-            yield from _loaded(f"tuxpaint-{path.stem}", path, language, digit, "tuxpaint-digits")
+            yield from _read(f"tuxpaint-{path.stem}", path, language, digit, "tuxpaint-digits")
 
 
-def ktuberling(work: Path) -> Iterator[Word]:
-    """Object names of a picture game; the names of the sounds are English: `egypt_palmtree` is a palm tree."""
+def ktuberling(work: Path) -> Iterator[Recording]:
+    """Object names of a picture game; its sounds have English names: `egypt_palmtree` is a palm tree."""
     folder = fetch("ktuberling-data", work) / "usr/share/ktuberling/sounds"
-    glued = {
+    compounds = {
         "palmtree": "palm tree",
         "fallingstar": "falling star",
         "moonwalker": "moon walker",
@@ -75,28 +92,23 @@ def ktuberling(work: Path) -> Iterator[Word]:
         if theme.stem not in NAMES:
             continue
         for sound in ElementTree.parse(theme).getroot().iter("sound"):
-            english = sound.get("name").rsplit("_", 1)[-1]
-            english = re.sub(r"\d+$", "", english)
-            path = folder / sound.get("file")
+            name, path = sound.attrib["name"], folder / sound.attrib["file"]
+            english = re.sub(r"\d+$", "", name.rsplit("_", 1)[-1])
+            english = compounds.get(english, english)
             if path.exists():
-                yield from _loaded(
-                    f"ktuberling-{theme.stem}-{sound.get('name')}",
-                    path,
-                    theme.stem,
-                    glued.get(english, english),
-                    "ktuberling-data",
-                )
+                identifier = f"ktuberling-{theme.stem}-{name}"
+                yield from _read(identifier, path, theme.stem, english, "ktuberling-data")
 
 
-def telephone(work: Path) -> Iterator[Word]:
-    """Prompts in Spanish, French, Italian, Russian and English; for the language only."""
+def telephone(work: Path) -> Iterator[Recording]:
+    """Prompts in Spanish, French, Italian, Russian and English, without their meaning."""
     for language in ("en", "es", "fr", "it", "ru"):
         folder = next((fetch(f"asterisk-core-sounds-{language}-wav", work) / "usr/share/asterisk/sounds").iterdir())
         for path in sorted(folder.glob("*.wav")):
-            yield from _loaded(f"asterisk-{language}-{path.stem}", path, language, "", f"asterisk-{language}")
+            yield from _read(f"asterisk-{language}-{path.stem}", path, language, "", f"asterisk-{language}")
 
 
-def synthetic(work: Path) -> Iterator[Word]:
+def synthetic(work: Path) -> Iterator[Recording]:
     """Translated object names spoken by espeak-ng, in voices drawn for each clip."""
     stamps = fetch("tuxpaint-stamps-default", work) / "usr/share/tuxpaint/stamps"
     espeak = Espeak()
@@ -109,38 +121,40 @@ def synthetic(work: Path) -> Iterator[Word]:
             if rng.random() < SYNTHETIC_SHARE and texts.get(key, "").strip():
                 sentence = Sentence(english, texts[key], "", "espeak-ng")
                 waveform = utter(sentence, f"{voice}+{rng.choice(espeak.variants)}", espeak, rng, perturb=True)
-                if SHORTEST_S <= len(waveform) / SAMPLE_RATE <= LONGEST_S:
-                    yield identifier, waveform, language, english, "espeak-ng"
+                if MIN_SECONDS <= len(waveform) / SAMPLE_RATE <= MAX_SECONDS:
+                    yield Recording(identifier, waveform, language, english, "espeak-ng")
 
 
-def _loaded(identifier: str, path: Path, language: str, english: str, source: str) -> Iterator[Word]:
+def _read(identifier: str, path: Path, language: str, english: str, source: str) -> Iterator[Recording]:
     try:
-        waveform = trim(read_sound(path), 0.15, 0.2)
+        waveform = trim(read_waveform(path), 0.15, 0.2)
     except soundfile.LibsndfileError:
         return
-    if SHORTEST_S <= len(waveform) / SAMPLE_RATE <= LONGEST_S:
-        yield identifier, waveform, language, english, source
+    if MIN_SECONDS <= len(waveform) / SAMPLE_RATE <= MAX_SECONDS:
+        yield Recording(identifier, waveform, language, english, source)
 
 
-def lines_of(word: Word, audio: Path, seconds: float) -> list[Line]:
-    """The tasks one clip serves: name the language, and, where the English is known and short, translate."""
-    identifier, _, language, english, source = word
-    origin = {"source": source, "language": language, "speaker": f"{source}-{language}"}
-    # other people than those of the training set; three languages have real voices in the digits alone
+def lines_of(recording: Recording, audio: Path, seconds: float) -> list[Line]:
+    """The lines of one clip: name the language and, where the English text is known and short, translate."""
+    identifier, _, language, english, source = recording
+    # Ktuberling's speakers aren't those of the training set; three languages have real voices in the digits alone.
     held_out_speaker = source == "ktuberling-data" or (source == "tuxpaint-digits" and language in ("ja", "ko", "zh"))
-    split = ("dev" if bucket(identifier) < 0.5 else "test") if held_out_speaker else "train"
-    text = plain(english)
-    place = bucket(text)
-    text_split = "test" if place < 0.1 else "dev" if place < 0.2 else "train"
-    # What the alignment learns of a clip is the same for both tasks, and tells neither what is held out for the other.
+    split = ("dev" if hash_fraction(identifier) < 0.5 else "test") if held_out_speaker else "train"
+    text = plain_text(english)
+    fraction = hash_fraction(text)
+    text_split = "test" if fraction < 0.1 else "dev" if fraction < 0.2 else "train"
+    # Both lines give the alignment the same text, which contains nothing that is held out for either task.
     name = "" if held_out_speaker or language == "en" else NAMES[language]
     meaning = text if text_split == "train" else ""
-    heard = " ".join(filter(None, (name, meaning)))
-    lines = [clip_line(audio, WHICH_LANGUAGE, NAMES[language], seconds, split, heard=heard, **origin)]
+    fields = {
+        "heard": " ".join(filter(None, (name, meaning))),
+        "source": source, "language": language, "speaker": f"{source}-{language}",
+    }  # fmt: skip
+    lines = [clip_line(audio, WHICH_LANGUAGE, NAMES[language], seconds, split, **fields)]
     if text and 1 <= len(text.split()) <= 6:
-        spoken = language if language in LANGUAGES and not held_out_speaker else "unknown"
-        prompt = ENGLISH if language == "en" else TaskPrompt("translate", spoken, instruction="itn")
-        lines.append(clip_line(audio, prompt, text, seconds, text_split, heard=heard, **origin))
+        audio_language = language if language in LANGUAGES and not held_out_speaker else "unknown"
+        prompt = ENGLISH if language == "en" else TaskPrompt("translate", audio_language, instruction="itn")
+        lines.append(clip_line(audio, prompt, text, seconds, text_split, **fields))
     is_held_out = any(line["split"] != "train" for line in lines)
     return [line for line in lines if line["split"] != "train" or not is_held_out]
 
@@ -148,22 +162,19 @@ def lines_of(word: Word, audio: Path, seconds: float) -> list[Line]:
 PARTS = {"ktuberling": ktuberling, "telephone": telephone, "tuxpaint": tuxpaint, "synthetic": synthetic}
 
 
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--work", type=Path, default=DEFAULT_WORK, help="work folder (default: %(default)s)")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the step."""
+    add_work_argument(parser)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="sources (default: all)")
-    arguments = parser.parse_args()
-    work = arguments.work
-    for name in arguments.parts:
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run the step."""
+    for name in args.parts:
         lines: list[Line] = []
-        for word in PARTS[name](work):
-            audio = Path("clips", "languages", f"{word[0]}.flac")
-            seconds = write_clip(work / audio, word[1])
-            lines += lines_of(word, audio, seconds)
+        for recording in PARTS[name](args.work):
+            audio = Path("clips", "languages", f"{recording.identifier}.flac")
+            seconds = write_clip(args.work / audio, recording.waveform)
+            lines += lines_of(recording, audio, seconds)
         random.Random(0).shuffle(lines)
-        write_manifest(work / f"manifests/languages-{name}.jsonl", lines)
-
-
-if __name__ == "__main__":
-    main()
+        write_manifest(args.work / f"manifests/languages-{name}.jsonl", lines)

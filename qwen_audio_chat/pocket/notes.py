@@ -1,29 +1,30 @@
-"""Single notes of a General MIDI sound font, with exact pitch, velocity and instrument family.
+"""Make single notes of a General MIDI sound font, with exact pitch, velocity and instrument family.
 
-    python -m qwen_audio_chat.pocket.notes --work build/pocket
+    python -m qwen_audio_chat.pocket notes
 
-Needs the programs and files of Debian's fluidsynth and fluid-soundfont-gm (MIT). Of the eight programs of each family
-one is for development and one for the test, so that held-out notes come from instruments never heard.
+Needs Debian's fluidsynth and fluid-soundfont-gm (MIT). In each family of instruments one program is for development and
+one for the test, so that held-out notes come from instruments that no model was trained on.
 """
 
 import argparse
+import io
 import random
-import struct
-import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
+import mido
 import numpy as np
 
 from ..audio.decoding import SAMPLE_RATE
 from ..prompts.tags import TaskPrompt
-from .conversion import read_sound
 from .shards import Line, clip_line, write_clip, write_manifest
-from .sources import DEFAULT_WORK
+from .steps import add_work_argument, run_program
+from .waveforms import read_waveform
 
 SOUND_FONT = Path("/usr/share/sounds/sf2/FluidR3_GM.sf2")
-# Families of General MIDI that sound alike, by program numbers (0-127). Effects are left out, and programs of this font
-# that don't sound at the pitch they are asked for (drawbar organs, tubular bells, the lead in fifths), as measured.
+# Families of General MIDI that sound alike, by program numbers (0-127). Effects are left out, and so are programs of
+# this font that were measured not to sound at the requested pitch (drawbar organs, tubular bells, the lead in fifths).
 FAMILIES = {
     "piano": range(0, 6),
     "mallet": range(8, 14),
@@ -39,127 +40,89 @@ FAMILIES = {
 }
 PITCHES = range(36, 97)
 NOTE = TaskPrompt("keyword", "unknown", instruction="note_analysis")
-GROUP = 40  # notes a run of the synthesizer
-TICKS = 480  # a quarter note; with one quarter a second, time is ticks / 480
+NOTES_PER_RENDERING = 40
+TICKS_PER_SECOND = 480  # a quarter note lasts one second
+
+Note = tuple[int, int, int, float]  # program, pitch, velocity, length in seconds
 
 
-def _variable(number: int) -> bytes:
-    """MIDI's variable-length quantity."""
-    data = bytes([number & 0x7F])
-    while number := number >> 7:
-        data = bytes([0x80 | (number & 0x7F)]) + data
-    return data
-
-
-def midi_file(notes: list[tuple[int, int, int, float]], slot_s: float) -> bytes:
-    """A MIDI file with one note a slot.
-
-    Args:
-        notes: (program, pitch, velocity, length in seconds), played one after another.
-        slot_s: Seconds from one note's start to the next.
-
-    Returns:
-        Format 0 file; one quarter note lasts one second.
-    """
-    track = b"\x00\xff\x51\x03" + (1_000_000).to_bytes(3, "big")
+def midi_file(notes: Sequence[Note], slot_s: float) -> bytes:
+    """A MIDI file of format 0 that plays one note every `slot_s` seconds."""
+    track = mido.MidiTrack([mido.MetaMessage("set_tempo", tempo=1_000_000)])  # microseconds in a quarter note
     wait = 0
     for program, pitch, velocity, length in notes:
-        held = int(length * TICKS)
-        track += _variable(wait) + bytes([0xC0, program])
-        track += b"\x00" + bytes([0x90, pitch, velocity]) + _variable(held) + bytes([0x80, pitch, 0])
-        wait = int(slot_s * TICKS) - held
-    track += _variable(wait) + b"\xff\x2f\x00"
-    return b"MThd" + struct.pack(">IHHH", 6, 0, 1, TICKS) + b"MTrk" + struct.pack(">I", len(track)) + track
+        duration = int(length * TICKS_PER_SECOND)
+        track.append(mido.Message("program_change", program=program, time=wait))
+        track.append(mido.Message("note_on", note=pitch, velocity=velocity))
+        track.append(mido.Message("note_off", note=pitch, velocity=0, time=duration))
+        wait = int(slot_s * TICKS_PER_SECOND) - duration
+    track.append(mido.MetaMessage("end_of_track", time=wait))
+    data = io.BytesIO()
+    mido.MidiFile(type=0, ticks_per_beat=TICKS_PER_SECOND, tracks=[track]).save(file=data)
+    return data.getvalue()
 
 
-def render(notes: list[tuple[int, int, int, float]], slot_s: float = 4.0) -> list[np.ndarray]:
+def render(notes: Sequence[Note], slot_s: float = 4.0) -> list[np.ndarray]:
     """Play notes through the sound font.
 
     Args:
-        notes: (program, pitch, velocity, length in seconds).
-        slot_s: Seconds of every clip.
+        slot_s: seconds of each clip.
 
     Returns:
-        One float32 array of 16 kHz samples a note, at the font's own level.
+        Float32 arrays [samples] at 16 kHz, one per note, at the font's own level.
     """
     with tempfile.TemporaryDirectory() as folder:
         score, audio = Path(folder, "notes.mid"), Path(folder, "notes.wav")
         score.write_bytes(midi_file(notes, slot_s))
-        subprocess.run(
-            [
-                "fluidsynth",
-                "-n",
-                "-i",
-                "-q",
-                "-R",
-                "0",
-                "-C",
-                "0",
-                "-g",
-                "0.6",
-                "-r",
-                "32000",
-                "-F",
-                audio,
-                SOUND_FONT,
-                score,
-            ],
-            check=True,
-            capture_output=True,
-        )
-        samples = read_sound(audio)
+        options = "-n -i -q -R 0 -C 0 -g 0.6 -r 32000".split()  # no MIDI input, shell, reverb or chorus
+        run_program(["fluidsynth", *options, "-F", audio, SOUND_FONT, score], check=True, capture_output=True)
+        samples = read_waveform(audio)
     step = int(slot_s * SAMPLE_RATE)
     return [samples[i * step : (i + 1) * step] for i in range(len(notes))]
 
 
 def note_text(pitch: int, velocity: int, family: str) -> str:
-    """The answer of the official note analysis: pitch, velocity, instrument."""
+    """The answer in the official format of note analysis: pitch, velocity, instrument."""
     return f"<|pitch|><|midi_pitch_{pitch}|><|velocity|><|midi_velocity_{velocity}|><|instrument|>{family}"
 
 
 def split_of(family: str, program: int) -> str:
-    """Which split a program belongs to: the third of its family is for development, the fifth for the test."""
+    """The split of a program: the third of its family is for development, the fifth for the test."""
     return {2: "dev", 4: "test"}.get(list(FAMILIES[family]).index(program), "train")
 
 
-HELD_OUT_PROGRAMS = {x for family, programs in FAMILIES.items() for x in programs if split_of(family, x) != "train"}
+HELD_OUT_PROGRAMS = {
+    program for family, programs in FAMILIES.items() for program in programs if split_of(family, program) != "train"
+}
 
 
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--work", type=Path, default=DEFAULT_WORK, help="work folder (default: %(default)s)")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the step."""
+    add_work_argument(parser)
     parser.add_argument("--count", type=int, default=3000, help="notes to make (default: %(default)s)")
-    arguments = parser.parse_args()
-    work, rng = arguments.work, random.Random(1)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run the step."""
+    rng = random.Random(1)
     lines: list[Line] = []
-    for start in range(0, arguments.count, GROUP):
-        chosen = []
-        for _ in range(min(GROUP, arguments.count - start)):
-            family = rng.choice(list(FAMILIES))
-            chosen.append(
-                (
-                    family,
-                    rng.choice(list(FAMILIES[family])),
-                    rng.choice(PITCHES),
-                    rng.randrange(25, 128),
-                    rng.uniform(0.5, 2.5),
-                )
-            )
-        for number, (waveform, (family, program, pitch, velocity, length)) in enumerate(
-            zip(render([note[1:] for note in chosen]), chosen, strict=True), start
+    for start in range(0, args.count, NOTES_PER_RENDERING):
+        families: list[str] = []
+        notes: list[Note] = []
+        for _ in range(min(NOTES_PER_RENDERING, args.count - start)):
+            families.append(rng.choice(list(FAMILIES)))
+            program, pitch = rng.choice(list(FAMILIES[families[-1]])), rng.choice(PITCHES)
+            notes.append((program, pitch, rng.randrange(25, 128), rng.uniform(0.5, 2.5)))
+        for number, (waveform, family, (program, pitch, velocity, length)) in enumerate(
+            zip(render(notes), families, notes, strict=True), start
         ):
             waveform = waveform[: int((length + 0.6) * SAMPLE_RATE)]
-            if np.abs(waveform).max(initial=0) < 1e-3:  # out of the instrument's range
+            if np.abs(waveform).max(initial=0) < 1e-3:  # outside the instrument's range
                 continue
             audio = Path("clips", "notes", f"note-{number:05d}.flac")
-            seconds = write_clip(work / audio, waveform)
-            note = {"pitch": pitch, "velocity": velocity, "instrument": family}
-            source = {"source": "fluid-soundfont-gm", "speaker": f"program-{program}"}
+            seconds = write_clip(args.work / audio, waveform)
+            label = {"pitch": pitch, "velocity": velocity, "instrument": family}
+            origin = {"source": "fluid-soundfont-gm", "speaker": f"program-{program}"}
             text, split = note_text(pitch, velocity, family), split_of(family, program)
-            lines.append(clip_line(audio, NOTE, text, seconds, split, **note, **source))
-    write_manifest(work / "manifests/notes.jsonl", lines)
-
-
-if __name__ == "__main__":
-    main()
+            lines.append(clip_line(audio, NOTE, text, seconds, split, **label, **origin))
+    write_manifest(args.work / "manifests/notes.jsonl", lines)

@@ -1,4 +1,4 @@
-"""Generated phrases: numbers, money, dates, times, names, spelling, questions and commands that prose seldom has."""
+"""Generated phrases for what is rare in prose: numbers, money, dates, times, names, spelling, questions, commands."""
 
 import random
 from collections.abc import Iterator
@@ -70,7 +70,7 @@ def _number(rng: random.Random) -> str:
     return f"{rng.randrange(1, top):,}"
 
 
-def _letter_names(word: str) -> str:
+def _spelled(word: str) -> str:
     return " ".join(word.upper())
 
 
@@ -88,7 +88,7 @@ def _phrase(rng: random.Random) -> str:
     if kind == 3:
         return f"It costs {rng.choice('$£€')}{rng.randrange(1, 300)}.{rng.randrange(100):02d} in {place}."
     if kind == 4:
-        return f"My name is {first} {last}, spelled {_letter_names(last)}."
+        return f"My name is {first} {last}, spelled {_spelled(last)}."
     if kind == 5:
         return f"Please dial {' '.join(str(rng.randrange(10)) for _ in range(rng.choice([4, 7, 10])))}."
     if kind == 6:
@@ -109,6 +109,6 @@ def _phrase(rng: random.Random) -> str:
 
 
 def phrases(count: int, rng: random.Random) -> Iterator[str]:
-    """Generate `count` phrases (some may repeat) from the given generator."""
+    """Generate `count` phrases with the given random generator; some may repeat."""
     for _ in range(count):
         yield _phrase(rng)

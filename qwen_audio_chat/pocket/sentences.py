@@ -1,14 +1,13 @@
 """Sentences to be spoken: public-domain prose, definitions, quotations and generated phrases, in a fixed random order.
 
-Long running prose in the style of the 18th and 19th century comes first, since read English is what must generalise;
-dictionaries give the breadth of words, and generated phrases give numbers, dates, names, spelling and questions.
+Prose of the 18th and 19th century has the largest share, because the model must generalise to read English.
+Dictionaries add breadth of vocabulary; generated phrases add numbers, dates, names, spelling and questions.
 """
 
 import gzip
 import hashlib
 import random
 import re
-import subprocess
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -18,10 +17,11 @@ import rdata
 
 from .phrases import phrases
 from .recordings import evaluation_texts
-from .sources import DEFAULT_WORK, fetch
-from .spoken import speakable, transcript
+from .sources import fetch
+from .spoken_form import spoken_form, transcript
+from .steps import run_program
 
-SHARES = {
+SOURCE_SHARES = {
     "austen": 0.34,
     "bible": 0.10,
     "webster": 0.14,
@@ -30,16 +30,16 @@ SHARES = {
     "fortunes": 0.14,
     "phrases": 0.10,
 }
-TOTAL = 60_000
+SENTENCES = 60_000
 
 
 @dataclass(frozen=True)
 class Sentence:
-    """One thing to say: as written, as given to a synthesizer, as transcript, and where it is from."""
+    """One thing to say: as written, as a synthesizer reads it, as transcript, and where it comes from."""
 
     written: str
-    speakable: str
-    text: str
+    spoken: str
+    transcript: str
     source: str
 
 
@@ -59,9 +59,9 @@ def _austen(work: Path) -> Iterator[str]:
 
 
 def _bible(work: Path) -> Iterator[str]:
-    """Chapters of the King James Bible without verse numbers; lists of names are left out by the length of words."""
+    """Chapters of the King James Bible without verse numbers; `_clean` drops its lists of names by their long words."""
     reader = fetch("bible-kjv", work) / "usr/bin/bible"
-    text = subprocess.run(
+    text = run_program(
         [reader, "-p", fetch("bible-kjv-text", work) / "usr/lib", "gen1:1-rev22:21"],
         capture_output=True,
         text=True,
@@ -104,10 +104,10 @@ def _devil(work: Path) -> Iterator[str]:
 
 
 def _fortunes(work: Path) -> Iterator[str]:
-    unspoken = set("ascii-art perl translate-me knghtbrd debian linuxcookie disclaimer zippy drugs".split())
+    excluded = set("ascii-art perl translate-me knghtbrd debian linuxcookie disclaimer zippy drugs".split())
     for package in ("fortunes", "fortunes-min"):
         for path in sorted((fetch(package, work) / "usr/share/games/fortunes").iterdir()):
-            if path.suffix or path.name in unspoken:
+            if path.suffix or path.name in excluded:
                 continue
             for cookie in path.read_text(encoding="utf-8", errors="replace").split("\n%\n"):
                 yield re.sub(r"\s+", " ", re.split(r"\n\s*--", cookie)[0]).strip()
@@ -119,46 +119,47 @@ def _paragraphs(text: str) -> Iterator[str]:
 
 
 def _pieces(paragraphs: Iterable[str], rng: random.Random) -> Iterator[str]:
-    """Cut prose at punctuation into pieces of 3 to 50 words, most of them short, some as long as 20 s of speech."""
+    """Cut prose at punctuation into pieces of 3 to 50 words: most are short, some last 20 s when spoken."""
     for paragraph in paragraphs:
         protected = re.sub(r"\b(Mr|Mrs|Dr|St|Capt|Col|Gen|Rev|Messrs)\. ", "\\1.\u2060", paragraph)
         clauses = [clause for clause in re.split(r"(?<=[,;:.!?])[\"')]*\s+", protected) if clause]
         piece: list[str] = []
-        target = _target(rng)
+        target = _target_length(rng)
         for clause in clauses:
             clause = clause.replace("\u2060", " ")
-            words = clause.split()
-            if piece and len(piece) + len(words) > 1.3 * target:
+            added = clause.split()
+            if piece and len(piece) + len(added) > 1.3 * target:
                 yield " ".join(piece)
-                piece, target = [], _target(rng)
-            piece += words
+                piece, target = [], _target_length(rng)
+            piece += added
             if len(piece) >= target or (len(piece) > 0.6 * target and clause[-1] in ".!?"):
                 yield " ".join(piece)
-                piece, target = [], _target(rng)
+                piece, target = [], _target_length(rng)
         if piece:
             yield " ".join(piece)
 
 
-def _target(rng: random.Random) -> float:
+def _target_length(rng: random.Random) -> float:
+    """Words in the next piece."""
     low, high = rng.choices([(4, 16), (16, 28), (28, 46)], [0.55, 0.29, 0.16])[0]
     return rng.uniform(low, high)
 
 
 def _vocabulary(work: Path) -> set[str]:
-    """Words in known spelling: all of WordNet, Austen and the King James Bible."""
-    words = set(re.findall(r"[a-z']+", " ".join((*_austen(work), *_bible(work))).lower()))
+    """Words in modern spelling: all of WordNet, Austen and the King James Bible."""
+    vocabulary = set(re.findall(r"[a-z']+", " ".join((*_austen(work), *_bible(work))).lower()))
     for part in ("noun", "verb", "adj", "adv"):
         index = fetch("wordnet-base", work) / f"usr/share/wordnet/index.{part}"
         for line in index.read_text(encoding="utf-8").splitlines():
-            words.update(line.split(" ", 1)[0].replace("-", "_").split("_"))
+            vocabulary.update(line.split(" ", 1)[0].replace("-", "_").split("_"))
         exceptions = fetch("wordnet-base", work) / f"usr/share/wordnet/{part}.exc"
-        words.update(line.split(" ", 1)[0] for line in exceptions.read_text(encoding="utf-8").splitlines())
-    return {word for word in words if len(word) > 1 or word in ("a", "i", "o")}
+        vocabulary.update(line.split(" ", 1)[0] for line in exceptions.read_text(encoding="utf-8").splitlines())
+    return {word for word in vocabulary if len(word) > 1 or word in ("a", "i", "o")}
 
 
 def _offensive(work: Path) -> set[str]:
     """Words whose first sense WordNet calls a slur or obscene: old prose has them, and no model should learn them."""
-    folder, words = fetch("wordnet-base", work) / "usr/share/wordnet", set()
+    folder, offensive = fetch("wordnet-base", work) / "usr/share/wordnet", set()
     for part in ("noun", "verb", "adj", "adv"):
         entries = (folder / f"data.{part}").read_text(encoding="utf-8").splitlines()
         flagged = {
@@ -168,21 +169,21 @@ def _offensive(work: Path) -> set[str]:
         }
         for line in (folder / f"index.{part}").read_text(encoding="utf-8").splitlines():
             if not line.startswith(" "):
-                lemma, _, count, *rest = line.split()  # ends with the places of its senses, the most common one first
+                lemma, _, count, *rest = line.split()  # ends with the offsets of its senses, the most common first
                 if rest[-int(count)] in flagged:
-                    words.update((lemma, f"{lemma}s"))
-    return words
+                    offensive.update((lemma, f"{lemma}s"))
+    return offensive
 
 
-def _known(text: str, words: set[str]) -> bool:
-    """Whether every word, or its stem, is spelled as in the vocabulary: no slips, no obsolete spelling."""
+def _is_modern_spelling(text: str, vocabulary: set[str]) -> bool:
+    """Whether the vocabulary has every word or its stem: no misprints, no obsolete spelling."""
 
-    def spelled(word: str) -> bool:
-        if word in words or word.removesuffix("'s") in words:
+    def is_known(word: str) -> bool:
+        if word in vocabulary or word.removesuffix("'s") in vocabulary:
             return True
         stem = re.sub(r"(?:n't|'(?:ll|ve|re|d|m))$", "", word)
         if stem != word:
-            return stem in words or stem in ("is", "ca", "wo", "sha", "i")
+            return stem in vocabulary or stem in ("is", "ca", "wo", "sha", "i")
         for ending, replacements in (
             ("ies", ("y",)),
             ("es", ("", "e")),
@@ -195,43 +196,43 @@ def _known(text: str, words: set[str]) -> bool:
             ("ly", ("",)),
             ("ness", ("",)),
         ):
-            if word.endswith(ending) and any(word[: -len(ending)] + tail in words for tail in replacements):
+            if word.endswith(ending) and any(word[: -len(ending)] + tail in vocabulary for tail in replacements):
                 return True
-        return re.sub(r"(.)\1(?:ed|ing|er|est)$", r"\1", word) in words
+        return re.sub(r"(.)\1(?:ed|ing|er|est)$", r"\1", word) in vocabulary
 
-    return all(map(spelled, text.split()))
+    return all(map(is_known, text.split()))
 
 
-def _clean(piece: str) -> Sentence | None:
-    """Normalise one piece, or refuse it."""
+def _clean(piece: str, source: str) -> Sentence | None:
+    """Normalise one piece, or reject it."""
     written = re.sub(r"[_*~^]|(?<!\w)[\"'(]+|[\"')]+(?!\w)| -+(?= |$)", " ", piece)
     written = re.sub(r"\s+", " ", written).strip(" ,;:-")
     if not written or "\ufffd" in written or written.isupper():
         return None
-    spoken = speakable(written)
+    spoken = spoken_form(written)
     text = transcript(spoken)
     if text is None or not 3 <= len(text.split()) <= 55 or max(map(len, text.split())) > 18 or len(text) > 320:
         return None
-    return Sentence(written, spoken, text, "")
+    return Sentence(written, spoken, text, source)
 
 
-def runs(text: str, length: int = 6) -> set[tuple[str, ...]]:
-    """All runs of so many words in a text; a shorter one is a run of its own."""
-    words = text.split()
-    return {tuple(words[start : start + length]) for start in range(max(1, len(words) - length + 1))}
+def ngrams(text: str, length: int = 6) -> set[tuple[str, ...]]:
+    """All sequences of `length` words in a text; a shorter text is one sequence."""
+    tokens = text.split()
+    return {tuple(tokens[start : start + length]) for start in range(max(1, len(tokens) - length + 1))}
 
 
-def sentences(work: Path = DEFAULT_WORK, total: int = TOTAL, seed: int = 1) -> list[Sentence]:
-    """All sentences of the recipe, each once, in an order that depends on the seed alone.
+def sentences(work: Path, total: int = SENTENCES, seed: int = 1) -> list[Sentence]:
+    """All sentences of the recipe, in an order that depends on the seed alone.
 
     Args:
-        work: Work folder for the packages.
-        total: How many to take; the parts have the shares of `SHARES`.
-        seed: Of the choice, the cuts and the order.
+        work: work folder for the packages.
+        total: how many to take, in the shares of `SOURCE_SHARES`.
+        seed: of the choice, the cuts and the order.
 
     Returns:
-        The sentences; none of them twice (compared by transcript), and none that shares `runs` with the clips that
-        measure: one of their readers reads a novel that is among the prose.
+        The sentences. No transcript occurs twice, and none shares `ngrams` with the evaluation clips: one of those is
+        read from a novel that is among the prose.
     """
     readers = {
         "austen": (_austen, True),
@@ -243,29 +244,31 @@ def sentences(work: Path = DEFAULT_WORK, total: int = TOTAL, seed: int = 1) -> l
     }
     chosen: dict[str, Sentence] = {}
     vocabulary, offensive = _vocabulary(work), _offensive(work)
-    held_out = set().union(*map(runs, evaluation_texts(work)))
-    for source, share in SHARES.items():
+    held_out = set().union(*map(ngrams, evaluation_texts(work)))
+    for source, share in SOURCE_SHARES.items():
         rng = random.Random(f"{seed}:{source}")
         wanted = int(total * share)
         if source == "phrases":
             pieces: Iterable[str] = phrases(wanted * 2, rng)
         else:
-            read, running = readers[source]
-            pieces = _pieces(read(work), rng) if running else read(work)
+            read, is_prose = readers[source]
+            pieces = _pieces(read(work), rng) if is_prose else read(work)
         candidates = list(pieces)
         rng.shuffle(candidates)
         taken = 0
         for piece in candidates:
             if taken >= wanted:
                 break
-            sentence = _clean(piece)
+            sentence = _clean(piece, source)
             if (
                 sentence
-                and sentence.text not in chosen
-                and offensive.isdisjoint(sentence.text.split())
-                and held_out.isdisjoint(runs(sentence.text))
-                and (source in ("austen", "bible", "phrases") or _known(sentence.text, vocabulary))
+                and sentence.transcript not in chosen
+                and offensive.isdisjoint(sentence.transcript.split())
+                and held_out.isdisjoint(ngrams(sentence.transcript))
+                and (source in ("austen", "bible", "phrases") or _is_modern_spelling(sentence.transcript, vocabulary))
             ):
-                chosen[sentence.text] = Sentence(sentence.written, sentence.speakable, sentence.text, source)
+                chosen[sentence.transcript] = sentence
                 taken += 1
-    return sorted(chosen.values(), key=lambda sentence: hashlib.sha256(f"{seed}{sentence.text}".encode()).digest())
+    return sorted(
+        chosen.values(), key=lambda sentence: hashlib.sha256(f"{seed}{sentence.transcript}".encode()).digest()
+    )

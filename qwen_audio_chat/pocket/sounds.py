@@ -1,11 +1,11 @@
-"""Named sounds from programs' data: animals, instruments, vehicles, tools, household, nature, people.
+"""Collect named sounds from other programs: animals, instruments, vehicles, tools, household, nature, people.
 
-    python -m qwen_audio_chat.pocket.sounds --work build/pocket
+    python -m qwen_audio_chat.pocket sounds
 
-There is seldom more than one recording of a thing in one package, so a label's recordings come from several packages.
-GCompris and OpenSFX are held out as a whole, for the test, wherever other packages have the label to learn it from; of
-the others, some recordings are held out, too. All cuts of one recording are in one split, at random speeds. Silence and
-noise are written as well: nobody can name them.
+A package seldom has more than one recording of a thing, so the recordings of a label come from several packages. Those
+of GCompris and OpenSFX are all held out for the test, provided that another package has the label for training; some
+recordings of the other packages are held out, too. All cuts of a recording are in the same split, at random speeds.
+Silence and noise have no label: they teach the model to decline.
 """
 
 import argparse
@@ -25,13 +25,13 @@ from ..audio.decoding import SAMPLE_RATE
 from ..prompts.questions import UNKNOWN
 from ..prompts.tags import TaskPrompt
 from ..training.augment import coloured_noise
-from .conversion import read_sound, trim
 from .notes import HELD_OUT_PROGRAMS, render
-from .recordings import bucket
-from .shards import Line, clip_line, write_clip, write_manifest
-from .sources import DEFAULT_WORK, fetch
+from .shards import Line, clip_line, hash_fraction, write_clip, write_manifest
+from .sources import fetch
+from .steps import add_work_argument
+from .waveforms import read_waveform, trim
 
-# label → (group, pattern over "package/file name without ending")
+# label → (group, pattern that matches "package/file name without ending")
 LABELS: dict[str, tuple[str, str]] = {
     "dog": ("animal", r"/dog$"), "cat": ("animal", r"/(cat|blackcat)$"), "cow": ("animal", r"/(cow|cow_white|bull)$"),
     "horse": ("animal", r"/(horse|horse-(canter|elf-canter|hit-\d|die)|donkey|zebra)$"),
@@ -94,18 +94,18 @@ LABELS: dict[str, tuple[str, str]] = {
     "applause": ("vocal", r"/(program-126|applause)$"), "crowd": ("vocal", r"/SportsCroud\d$"),
 }  # fmt: skip
 SOUND = TaskPrompt("keyword", "unknown", instruction="event")
-CUTS, DRUM_CUTS, HELD_OUT_CUTS, LONGEST_S = 12, 3, 2, 6.0
+CUTS, DRUM_CUTS, HELD_OUT_CUTS, MAX_SECONDS = 12, 3, 2, 6.0
 HELD_OUT_PACKAGES = ("gcompris", "openttd-opensfx")
 
 
 def label_of(name: str) -> tuple[str, str] | None:
-    """(label, group) of a recording's name, or None if it stands for nothing here."""
+    """(label, group) of a recording's name, or None if it has no label here."""
     found = [(label, group) for label, (group, pattern) in LABELS.items() if re.search(pattern, name)]
     return found[0] if found else None
 
 
 def qt_resources(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Files inside a Qt resource collection (.rcc, format 2 or 3), with zlib compression at most.
+    """Names and contents of the files in a Qt resource collection (.rcc, format 2 or 3, plain or compressed by zlib).
 
     Raises:
         ValueError: it is something else.
@@ -131,9 +131,9 @@ def qt_resources(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def opensfx(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Sounds of a Transport Tycoon sample catalogue: a table of places, then a title and a WAV file each.
+    """Names and WAV files of a Transport Tycoon sample catalogue: a table of offsets, then titles with their files.
 
-    The titles are sentences with the author and licence; the name is what stands in quotes: "Ship horn" is `ship horn`.
+    A title is a sentence with the author and licence; the name is its quoted part: "Ship horn" becomes `ship horn`.
     """
     data = path.read_bytes()
     count = (struct.unpack_from("<I", data)[0] & 0x7FFFFFFF) // 8
@@ -146,7 +146,7 @@ def opensfx(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def recordings(work: Path) -> Iterator[tuple[str, np.ndarray]]:
-    """("package/name", float32 samples at 16 kHz) of everything that has a label."""
+    """("package/name", float32 [samples] at 16 kHz) of every recording that has a label."""
     folders = {
         "tuxpaint-stamps-default": "usr/share/tuxpaint/stamps",
         "sonic-pi-samples": "usr/share/sonic-pi/samples",
@@ -161,7 +161,7 @@ def recordings(work: Path) -> Iterator[tuple[str, np.ndarray]]:
             name = f"{package}/{kit}{path.stem.lower() if kit else path.stem}"
             if path.suffix.lower() in (".ogg", ".wav", ".flac") and "_desc" not in path.stem and label_of(name):
                 try:
-                    yield name, read_sound(path)
+                    yield name, read_waveform(path)
                 except soundfile.LibsndfileError:
                     continue
     programs = [program for program in range(128) if label_of(f"general-midi/program-{program}")]
@@ -173,79 +173,70 @@ def recordings(work: Path) -> Iterator[tuple[str, np.ndarray]]:
         resources = fetch("gcompris-qt-data", work) / f"usr/share/gcompris-qt/rcc/{collection}.rcc"
         for name, blob in qt_resources(resources):
             if name.endswith(".ogg") and label_of(f"gcompris/{name[:-4]}"):
-                yield f"gcompris/{name[:-4]}", read_sound(io.BytesIO(blob))
+                yield f"gcompris/{name[:-4]}", read_waveform(io.BytesIO(blob))
     catalogue = fetch("openttd-opensfx", work) / "usr/share/games/openttd/baseset/opensfx/opensfx.cat"
     for name, blob in opensfx(catalogue):
         if label_of(f"openttd-opensfx/{name}"):
-            yield f"openttd-opensfx/{name}", read_sound(io.BytesIO(blob))
+            yield f"openttd-opensfx/{name}", read_waveform(io.BytesIO(blob))
 
 
 def cut(waveform: np.ndarray, rng: random.Random) -> np.ndarray:
-    """A random piece of at most 6 s at a random speed (pitch moves along) and level."""
+    """A random piece of at most 6 s at a random speed (which shifts the pitch) and level."""
     rate = np.exp(rng.uniform(np.log(0.87), np.log(1.15)))
     piece = soxr.resample(waveform, SAMPLE_RATE, SAMPLE_RATE * rate).astype(np.float32)
-    longest = int(LONGEST_S * SAMPLE_RATE)
-    start = rng.randrange(max(1, len(piece) - longest)) if len(piece) > longest else 0
-    piece = piece[start : start + longest]
+    length = int(MAX_SECONDS * SAMPLE_RATE)
+    start = rng.randrange(max(1, len(piece) - length)) if len(piece) > length else 0
+    piece = piece[start : start + length]
     before, after = rng.uniform(0, 0.5), rng.uniform(0.1, 1.0)
     piece = np.pad(piece, (int(before * SAMPLE_RATE), int(after * SAMPLE_RATE)))
     return piece * (rng.uniform(0.15, 0.95) / max(np.abs(piece).max(), 1e-6))
 
 
 def unanswerable(count: int) -> Iterator[tuple[str, np.ndarray]]:
-    """Silence and noise of all colours and levels: nothing in them can be named or transcribed."""
+    """Silence and noise of all colours and levels, with that word: nothing in them can be named or transcribed."""
     for number in range(count):
         rng = np.random.default_rng(number)
         length = int(rng.uniform(0.5, 8.0) * SAMPLE_RATE)
         level = 0.0 if number % 4 == 0 else 10 ** (rng.uniform(-70, -12) / 20)
         noise = coloured_noise(length, rng.uniform(0, 2), rng)
-        yield (
-            ("silence" if level == 0 else "noise"),
-            (level * noise / max(np.abs(noise).max(), 1e-9)).astype(np.float32),
-        )
+        waveform = (level * noise / max(np.abs(noise).max(), 1e-9)).astype(np.float32)
+        yield "silence" if level == 0 else "noise", waveform
 
 
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--work", type=Path, default=DEFAULT_WORK, help="work folder (default: %(default)s)")
-    work = parser.parse_args().work
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the step."""
+    add_work_argument(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run the step."""
     lines: list[Line] = []
 
     def add(identifier: str, waveform: np.ndarray, text: str, group: str, source: str, split: str) -> None:
         audio = Path("clips", "sounds", f"{identifier}.flac")
-        seconds = write_clip(work / audio, waveform)
-        source = {"group": group, "source": source, "speaker": identifier.rsplit("-cut", 1)[0]}
-        lines.append(clip_line(audio, SOUND, text, seconds, split, **source))
+        seconds = write_clip(args.work / audio, waveform)
+        origin = {"group": group, "source": source, "speaker": identifier.rsplit("-cut", 1)[0]}
+        lines.append(clip_line(audio, SOUND, text, seconds, split, **origin))
 
-    learned: set[str] = set()  # the first recording of a label is always for training
-    for number, (name, waveform) in enumerate(recordings(work)):
+    trained: set[str] = set()  # labels; the first recording of a label is always for training
+    for number, (name, waveform) in enumerate(recordings(args.work)):
         waveform = trim(waveform, 0.02, 0.1)
-        if len(waveform) < 0.1 * SAMPLE_RATE:
+        label_and_group = label_of(name)
+        if label_and_group is None or len(waveform) < 0.1 * SAMPLE_RATE:
             continue
-        label, group = label_of(name)
+        label, group = label_and_group
         package, stem = name.split("/")
-        always = label not in learned or package == "general-midi"  # its pitches are one instrument
-        place = 1.0 if always else bucket(f"{name}-{number}")
-        held_out = package in HELD_OUT_PACKAGES and label in learned
-        split = "test" if held_out or place < 0.08 else "dev" if place < 0.16 else "train"
-        learned.add(label)
+        always_train = label not in trained or package == "general-midi"  # whose recordings are pitches of one program
+        fraction = 1.0 if always_train else hash_fraction(f"{name}-{number}")
+        is_held_out = package in HELD_OUT_PACKAGES and label in trained
+        split = "test" if is_held_out or fraction < 0.08 else "dev" if fraction < 0.16 else "train"
+        trained.add(label)
         cuts = HELD_OUT_CUTS if split != "train" else DRUM_CUTS if package == "hydrogen-drumkits" else CUTS
         for piece in range(cuts):
             rng = random.Random(f"{name}-{number}-{piece}")
-            add(
-                f"{package}-{stem}-{number}-cut{piece}".replace(" ", "_"),
-                cut(waveform, rng),
-                label,
-                group,
-                package,
-                split,
-            )
+            identifier = f"{package}-{stem}-{number}-cut{piece}".replace(" ", "_")
+            add(identifier, cut(waveform, rng), label, group, package, split)
     for number, (kind, waveform) in enumerate(unanswerable(300)):
         split = "test" if number % 10 == 0 else "dev" if number % 10 == 1 else "train"
         add(f"{kind}-{number:03d}", waveform, UNKNOWN, "unanswerable", "synthetic", split)
-    write_manifest(work / "manifests/sounds.jsonl", lines)
-
-
-if __name__ == "__main__":
-    main()
+    write_manifest(args.work / "manifests/sounds.jsonl", lines)

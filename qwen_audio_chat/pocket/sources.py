@@ -1,13 +1,12 @@
-"""The packages that the pocket recipe is made from: name, version, hash, licence, permitted use, and how to get them.
+"""The packages that the recipe uses: name, version, hash, licence, permitted use, and how to download them.
 
-Every byte comes from a package registry by exact name and version and is checked against its SHA-256. What ships with
-other software as a sample or a test is marked `evaluation` and must never be trained on.
+Every byte comes from a package registry by exact name and version and is checked against its SHA-256. Samples and tests
+of other software are marked `evaluation` and must never be trained on.
 """
 
 import hashlib
 import os
 import shutil
-import subprocess
 import sys
 import tarfile
 import zipfile
@@ -15,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-DEFAULT_WORK = Path("build/pocket")
+from ..errors import UserError
+from .steps import run_program
 
 
 @dataclass(frozen=True)
@@ -23,13 +23,13 @@ class Source:
     """One package of one registry.
 
     Attributes:
-        name: The package's name in its registry.
-        version: Exact version, as the registry writes it.
+        name: as in its registry.
+        version: exact version, as the registry writes it.
         kind: `deb` (Debian), `pypi` (a wheel), `sdist` (a PyPI source archive) or `npm`.
-        sha256: Of the downloaded archive.
-        licence: Of the part that is used here (SPDX where there is one), with what else should be known.
-        use: What the recipe takes from it.
-        purpose: `train` (may enter the weights), `tool` (helps to make data) or `evaluation` (measures only).
+        sha256: of the downloaded archive.
+        licence: of the part that is used here (SPDX where there is one), with its authors where they matter.
+        use: what the recipe takes from it.
+        purpose: `train` (may enter the weights), `tool` (helps to make data) or `evaluation` (never trained on).
     """
 
     name: str
@@ -164,22 +164,18 @@ SOURCES: tuple[Source, ...] = (
 _BY_NAME = {source.name: source for source in SOURCES}
 
 
-class SourceError(RuntimeError):
-    """A package could not be fetched, or is not the one that the table names."""
-
-
-def fetch(name: str, work: Path = DEFAULT_WORK) -> Path:
-    """Fetch one package of the table, check its hash, and unpack it.
+def fetch(name: str, work: Path) -> Path:
+    """Download one package of the table, check its hash, and unpack it.
 
     Args:
-        name: A name in `SOURCES`.
-        work: Work folder; archives go to `downloads`, unpacked trees to `packages/<name>`.
+        name: a name in `SOURCES`.
+        work: work folder; archives go to `downloads`, unpacked packages to `packages`.
 
     Returns:
         The folder of the unpacked package.
 
     Raises:
-        SourceError: If the download fails or its SHA-256 is not the table's.
+        UserError: the download fails, or its SHA-256 isn't the table's.
     """
     source = _BY_NAME[name]
     tree = work / "packages" / f"{source.name}-{source.version.replace(':', '_')}"
@@ -189,19 +185,22 @@ def fetch(name: str, work: Path = DEFAULT_WORK) -> Path:
     digest = hashlib.sha256(archive.read_bytes()).hexdigest()
     if digest != source.sha256:
         archive.unlink()
-        raise SourceError(f"{source.name} {source.version} has SHA-256 {digest}, but {source.sha256} was expected.")
+        raise UserError(
+            "{package} {version} has SHA-256 {digest}, but {expected} was expected.",
+            package=source.name, version=source.version, digest=digest, expected=source.sha256,
+        )  # fmt: skip
     partial = tree.with_name(f"{tree.name}.{os.getpid()}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     if source.kind == "deb":
-        subprocess.run(["dpkg-deb", "-x", archive, partial], check=True)
+        run_program(["dpkg-deb", "-x", archive, partial], check=True)
     elif archive.suffix == ".whl":
         zipfile.ZipFile(archive).extractall(partial)
     else:
         tarfile.open(archive).extractall(partial, filter="data")
     try:
         partial.rename(tree)
-    except OSError:  # another process unpacked the same package meanwhile
+    except OSError:  # another process has unpacked the same package
         shutil.rmtree(partial)
     return tree
 
@@ -209,36 +208,26 @@ def fetch(name: str, work: Path = DEFAULT_WORK) -> Path:
 def _download(source: Source, folder: Path) -> Path:
     """Download one archive through its registry's own client into a folder of its own."""
     target = folder / f"{source.name}-{source.version.replace(':', '_')}"
-    target.mkdir(parents=True, exist_ok=True)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError("{folder} can't be written: {reason}.", folder=folder, reason=error.strerror) from error
     present = sorted(target.iterdir())
     if present:
         return present[0]
+    requirement = f"{source.name}=={source.version}"
+    pip_download = [sys.executable, "-m", "pip", "download", "-q", "--no-deps"]
     command = {
         "deb": ["apt-get", "download", "-q", f"{source.name}={source.version}"],
-        "pypi": [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "-q",
-            "--no-deps",
-            "--only-binary=:all:",
-            f"{source.name}=={source.version}",
-        ],
-        "sdist": [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "-q",
-            "--no-deps",
-            f"--no-binary={source.name}",
-            f"{source.name}=={source.version}",
-        ],
+        "pypi": [*pip_download, "--only-binary=:all:", requirement],
+        "sdist": [*pip_download, f"--no-binary={source.name}", requirement],
         "npm": ["npm", "pack", "--silent", f"{source.name}@{source.version}"],
     }[source.kind]
-    result = subprocess.run(command, cwd=target, capture_output=True, text=True)
+    result = run_program(command, cwd=target, capture_output=True, text=True)
     present = sorted(target.iterdir())
     if result.returncode or not present:
-        raise SourceError(f"{source.name} {source.version} could not be fetched: {result.stderr.strip()[-500:]}")
+        raise UserError(
+            "{package} {version} could not be fetched: {reason}",
+            package=source.name, version=source.version, reason=result.stderr.strip()[-500:],
+        )  # fmt: skip
     return present[0]

@@ -1,28 +1,31 @@
-"""Text-only dialogues: SmolLM2's own greedy answers to simple prompts, so that audio training doesn't make it forget.
+"""Collect SmolLM2's greedy answers to simple prompts without audio, so that it doesn't forget how to chat.
 
-Written templates are filled with written words and with common ones of WordNet, since a few hundred prompts are soon
-learned by heart.
+    python -m qwen_audio_chat.pocket text-dialogues --model build/pocket/initial
 
-python -m qwen_audio_chat.pocket.text_dialogues --model build/pocket/initial --work build/pocket
+Templates are filled with listed words and with common words of WordNet, because a model soon memorises a few hundred
+prompts.
 """
 
 import argparse
 import random
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
-from transformers import AutoModelForMultimodalLM, AutoProcessor
+from transformers import BatchFeature
 
-import qwen_audio_chat.model  # noqa: F401  registers the classes
-
+from ..model import QwenAudioForConditionalGeneration, QwenAudioProcessor
 from ..model.checkpoint import choose_dtype
+from ..prompts.messages import user_message
 from .shards import Line, write_manifest
-from .sources import DEFAULT_WORK, fetch
-from .text_chat import CLOSED, OPEN
+from .sources import fetch
+from .steps import add_work_argument, require_model
+from .text_questions import CLOSED_QUESTIONS, OPEN_QUESTIONS
 
-LONGEST_ANSWER = 90  # tokens; only answers that end by themselves are kept
+MAX_ANSWER_TOKENS = 90  # an answer that reaches them is left out
 
 _PLACES = (
     "Japan Italy Egypt Brazil Canada Kenya Norway Peru India Greece Spain Mexico Poland Chile Turkey Cuba Ireland "
@@ -41,7 +44,7 @@ _ACTIONS = (
     "learn a language, cook rice, sleep better, save money, make new friends, stay healthy, clean a window, "
     "write a letter, plant a tree, prepare for an exam, make tea, stop worrying"
 ).split(", ")
-_WORDS = "happy big cold fast light early strong quiet easy clean full rich brave narrow young".split()
+_ADJECTIVES = "happy big cold fast light early strong quiet easy clean full rich brave narrow young".split()
 _TEMPLATES = {
     "What is the capital of {}?": _PLACES,
     "Tell me one fact about {}.": (*_PLACES, *_THINGS),
@@ -51,8 +54,8 @@ _TEMPLATES = {
     "Name one of the {} you know.": _GROUPS,
     "How can I {}? Answer in one sentence.": _ACTIONS,
     "Give me a short tip: how do I {}?": _ACTIONS,
-    "What is the opposite of {}?": _WORDS,
-    "Use the word {} in a sentence.": _WORDS,
+    "What is the opposite of {}?": _ADJECTIVES,
+    "Use the word {} in a sentence.": _ADJECTIVES,
     "Write one sentence about {}.": _THINGS,
 }
 _NOUN_TEMPLATES = (
@@ -64,8 +67,10 @@ _ADJECTIVE_TEMPLATES = (
     "What is the opposite of {}?", "Name something that is {}.", "Use the word {} in a sentence.",
     "What does {} mean?",
 )  # fmt: skip
-COMMON = {"1": (700, _NOUN_TEMPLATES), "3": (250, _ADJECTIVE_TEMPLATES)}  # WordNet's kind → words, their templates
-_SINGLE = (
+COMMON_WORDS = {"1": (700, _NOUN_TEMPLATES), "3": (250, _ADJECTIVE_TEMPLATES)}
+"""WordNet's number of a part of speech → how many of its words to take, and the templates for them."""
+
+_SINGLE_PROMPTS = (
     "Hello!",
     "Hi, how are you?",
     "Good morning.",
@@ -91,49 +96,53 @@ _SINGLE = (
 )
 
 
-def common_words(work: Path, kind: str, count: int) -> list[str]:
-    """The words of one of WordNet's kinds ("1" nouns, "3" adjectives) that were counted most often in its corpus."""
-    counts = Counter()
+def common_words(work: Path, part_of_speech: str, count: int) -> list[str]:
+    """The most frequent words of a part of speech ("1" nouns, "3" adjectives) in WordNet's corpus."""
+    counts: Counter[str] = Counter()
     for line in (fetch("wordnet-base", work) / "usr/share/wordnet/cntlist.rev").read_text().splitlines():
         sense, _, count_of_sense = line.split()
-        word, _, place = sense.partition("%")
-        if place[0] == kind and re.fullmatch("[a-z]{3,}", word):
+        word, _, position = sense.partition("%")
+        if position[0] == part_of_speech and re.fullmatch("[a-z]{3,}", word):
             counts[word] += int(count_of_sense)
     return [word for word, _ in counts.most_common(count)]
 
 
 def prompts(work: Path, seed: int = 0) -> list[str]:
-    """All prompts, shuffled: every written one, and one about each common word; none that evaluation asks."""
+    """All prompts, shuffled: every listed one, and one about each common word, except those of the evaluation."""
     rng = random.Random(seed)
-    every = [*_SINGLE, *(template.format(word) for template, words in _TEMPLATES.items() for word in words)]
-    for kind, (count, templates) in COMMON.items():
-        every += [rng.choice(templates).format(word) for word in common_words(work, kind, count)]
-    every = sorted(set(every) - {*CLOSED, *OPEN})
-    rng.shuffle(every)
-    return every
+    found = [*_SINGLE_PROMPTS, *(template.format(word) for template, listed in _TEMPLATES.items() for word in listed)]
+    for part_of_speech, (count, templates) in COMMON_WORDS.items():
+        found += [rng.choice(templates).format(word) for word in common_words(work, part_of_speech, count)]
+    unique = sorted(set(found) - {*CLOSED_QUESTIONS, *OPEN_QUESTIONS})
+    rng.shuffle(unique)
+    return unique
 
 
 @torch.inference_mode()
-def answers(model, processor, questions: list[str]) -> list[str | None]:
-    """Greedy answers of one batch; None where an answer doesn't end in time."""
-    inputs = processor.apply_chat_template(
-        [[{"role": "user", "content": question}] for question in questions], add_generation_prompt=True
-    )
-    output = model.generate(**inputs, max_new_tokens=LONGEST_ANSWER)[:, inputs["input_ids"].shape[1] :]
-    ends = set(model.generation_config.eos_token_id)
+def greedy_answers(
+    model: QwenAudioForConditionalGeneration, processor: QwenAudioProcessor, questions: Sequence[str]
+) -> list[str | None]:
+    """Greedy answers to a batch of questions; None where an answer isn't complete."""
+    conversations = [[user_message(question)] for question in questions]
+    inputs = cast(BatchFeature, processor.apply_chat_template(conversations, add_generation_prompt=True))
+    # transformers' protocol for models that generate demands attributes of encoder-decoders.
+    output = model.generate(**inputs, max_new_tokens=MAX_ANSWER_TOKENS)  # pyright: ignore[reportAttributeAccessIssue]
+    output = output[:, inputs["input_ids"].shape[1] :]
+    stop_ids = set(model.generation_config.eos_token_id)
     texts = processor.tokenizer.batch_decode(output, skip_special_tokens=True)
-    return [text if ends & set(row) else None for text, row in zip(texts, output.tolist(), strict=True)]
+    return [text if stop_ids & set(row) else None for text, row in zip(texts, output.tolist(), strict=True)]
 
 
-def make(model_folder: Path, work: Path, batch_size: int = 24) -> list[Line]:
-    """Write `manifests/chat.jsonl`."""
-    model = AutoModelForMultimodalLM.from_pretrained(model_folder, dtype=choose_dtype("cpu")).eval()
-    processor = AutoProcessor.from_pretrained(model_folder)
+def make_text_dialogues(model_folder: Path, work: Path, batch_size: int = 24) -> list[Line]:
+    """Write `manifests/chat.jsonl`, and return its lines."""
+    require_model(model_folder)
+    model = QwenAudioForConditionalGeneration.from_pretrained(model_folder, dtype=choose_dtype("cpu")).eval()
+    processor = QwenAudioProcessor.from_pretrained(model_folder)
     lines = []
     questions = prompts(work)
     for start in range(0, len(questions), batch_size):
         batch = questions[start : start + batch_size]
-        for question, answer in zip(batch, answers(model, processor, batch), strict=True):
+        for question, answer in zip(batch, greedy_answers(model, processor, batch), strict=True):
             if answer:
                 messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer.strip()}]
                 lines.append(
@@ -143,14 +152,12 @@ def make(model_folder: Path, work: Path, batch_size: int = 24) -> list[Line]:
     return lines
 
 
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", type=Path, required=True, help="the untrained pocket (see `initialize`)")
-    parser.add_argument("--work", type=Path, default=DEFAULT_WORK, help="work folder (default: %(default)s)")
-    arguments = parser.parse_args()
-    print(len(make(arguments.model, arguments.work)), "answers kept")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the step."""
+    add_work_argument(parser)
+    parser.add_argument("--model", type=Path, required=True, help="folder of the untrained model, see `initialize`")
 
 
-if __name__ == "__main__":
-    main()
+def run(args: argparse.Namespace) -> None:
+    """Run the step."""
+    print(len(make_text_dialogues(args.model, args.work)), "answers kept")

@@ -10,28 +10,29 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import WhisperConfig, WhisperForConditionalGeneration, WhisperTokenizerFast
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
-from qwen_audio_chat.evaluation.data import DataError
+from qwen_audio_chat.audio.audio import Audio
+from qwen_audio_chat.data.lines import DataError
 from qwen_audio_chat.evaluation.predictions import Prediction
 from qwen_audio_chat.evaluation.prompting import Request
 from qwen_audio_chat.evaluation.scoring import DECLINING
-from qwen_audio_chat.pocket import text_chat
-from qwen_audio_chat.pocket import text_dialogues as chat
+from qwen_audio_chat.pocket import text_dialogues, text_evaluation
 from qwen_audio_chat.pocket.baselines import evenly_spaced, most_frequent
 from qwen_audio_chat.pocket.held_out import held_out_sets
 from qwen_audio_chat.pocket.scoreboard import (
     CHANCE,
-    FLOOR,
     POCKET_CHAT,
     POCKET_TAGS,
     SMOLLM2,
     WHISPER,
+    WITHOUT_LISTENING,
     figures,
     markdown,
     measure,
-    parent_for,
+    parent_chooser,
 )
-from qwen_audio_chat.pocket.text_chat import CLOSED, OPEN, answer_losses, closed_questions, measure_likelihood
-from qwen_audio_chat.pocket.whisper import WhisperPredictor, is_language_name
+from qwen_audio_chat.pocket.text_evaluation import answer_losses, closed_questions, measure_likelihood
+from qwen_audio_chat.pocket.text_questions import CLOSED_QUESTIONS, OPEN_QUESTIONS
+from qwen_audio_chat.pocket.whisper_baseline import WhisperPredictor, is_language_name
 from qwen_audio_chat.prompts.conversation import Conversation
 from qwen_audio_chat.prompts.questions import DECLINE
 from qwen_audio_chat.prompts.tags import TaskPrompt
@@ -96,7 +97,7 @@ def scored(work, pocket, whisper, weights="old"):
     return sets
 
 
-def test_held_out_lines_are_found_and_told_apart(work):
+def test_held_out_lines_are_found_and_grouped_by_task(work):
     sets = sets_of(work)
     assert {name: item.task.name for name, item in sets.items()} == SETS
     assert [sample.references[0] for sample in sets["sounds: sounds"].samples] == ["dog", "dog", "cat", "bell"]
@@ -118,7 +119,7 @@ def test_a_limit_spreads_over_the_set(work):
     assert [(sample.index, sample.references[0]) for sample in samples] == [(0, "one"), (1, "two")]
 
 
-def test_nothing_held_out_is_told(work):
+def test_a_split_without_lines_is_reported(work):
     with pytest.raises(DataError, match='no "dev" lines'):
         held_out_sets(work, "dev", work / "out")
 
@@ -134,15 +135,16 @@ def test_systems_stand_side_by_side(work):
     }
     speech, sounds = value["speech-human: speech recognition"], value["sounds: sounds"]
     assert speech[POCKET_TAGS]["wer"] == 6.0  # "i can not tell a dog": six errors for each word
-    assert speech[WHISPER]["wer"] == speech[FLOOR]["wer"] == 0.5
+    assert speech[WHISPER]["wer"] == speech[WITHOUT_LISTENING]["wer"] == 0.5
     assert sounds[POCKET_CHAT]["named_accuracy"] == 0.5
     assert sounds[POCKET_CHAT]["accuracy"] == 0
     assert sounds[POCKET_CHAT]["declined"] == 1
-    assert sounds[FLOOR]["accuracy"] == 0.5
+    assert sounds[WITHOUT_LISTENING]["accuracy"] == 0.5
     assert WHISPER not in sounds
     words = value["words: speech recognition with word times"]
     assert words[POCKET_TAGS]["median_shift_ms"] is None
-    assert words[FLOOR]["median_shift_ms"] == pytest.approx(25)  # of 0, 50, 50 and 0 ms: 0.25 s where 0.2 is right
+    # Shifts of 0, 50, 50 and 0 ms: 0.25 s where 0.2 is right.
+    assert words[WITHOUT_LISTENING]["median_shift_ms"] == pytest.approx(25)
     assert value["languages-x: spoken language"][CHANCE]["accuracy"] == 0.5
     assert value["probes: can it be told"][POCKET_CHAT]["declined"] == 1
     assert value["probes: can it be told"][POCKET_CHAT]["false_refusals"] == 1
@@ -177,7 +179,7 @@ def test_the_parents_answer_what_they_can(work, tiny_chat):
         loads.append(1)
         return tiny_whisper()
 
-    choose = parent_for(load, lambda: tiny_chat)
+    choose = parent_chooser(load, lambda: tiny_chat)
     assert {name for name, item in sets_of(work).items() if choose(item)} == {
         "speech-human: speech recognition",
         "languages-x: speech translation",
@@ -215,7 +217,7 @@ def tiny_whisper() -> tuple[WhisperForConditionalGeneration, WhisperTokenizerFas
 def test_whisper_is_asked_in_the_language_of_each_clip(clip, monkeypatch):
     model, tokenizer = tiny_whisper()
     requests = [
-        Request([clip(seconds)], TaskPrompt("transcribe", language, language), 8)
+        Request([Audio(clip(seconds))], TaskPrompt("transcribe", language, language), 8)
         for seconds, language in ((0.5, "en"), (1.0, "fr"))
     ]
     predictor = WhisperPredictor(model, tokenizer)
@@ -232,7 +234,7 @@ def test_whisper_is_asked_in_the_language_of_each_clip(clip, monkeypatch):
         ["<|startoftranscript|>", "<|fr|>", "<|transcribe|>", "<|notimestamps|>"],
     ]
     seen.clear()
-    unknown = [Request([clip(0.5)], TaskPrompt("translate", "unknown"), 8)]
+    unknown = [Request([Audio(clip(0.5))], TaskPrompt("translate", "unknown"), 8)]
     predictor(unknown)  # hears the language first
     assert seen[-1][0].tolist() and tokenizer.convert_ids_to_tokens(seen[1][0].tolist())[2] == "<|translate|>"
     names = WhisperPredictor(model, tokenizer, names_language=True)(requests)
@@ -251,10 +253,10 @@ def test_baselines_by_hand():
 
 def test_text_questions_were_never_trained_on(monkeypatch, tmp_path):
     words = ["window", "garden", "winter", "friendship", "electricity", "dog"]  # of which the questions are, too
-    monkeypatch.setattr(chat, "common_words", lambda work, kind, count: words * 30)
-    made = set(chat.prompts(tmp_path))
+    monkeypatch.setattr(text_dialogues, "common_words", lambda work, part_of_speech, count: words * 30)
+    made = set(text_dialogues.prompts(tmp_path))
     assert "Write one sentence about electricity." in made and "Use the word dog in a sentence." in made
-    assert len(CLOSED) == 50 and not {*CLOSED, *OPEN} & made
+    assert len(CLOSED_QUESTIONS) == 50 and not {*CLOSED_QUESTIONS, *OPEN_QUESTIONS} & made
 
 
 def test_closed_questions_are_right_where_they_hold_the_answer(tmp_path):
@@ -278,11 +280,11 @@ def test_likelihood_of_answers_by_hand(tiny_chat, tmp_path, monkeypatch):
     replies = {"What?": ("today.", "stop"), "Why?": ("Because because", "length")}
 
     def stream(conversation, options):
-        reply = Reply(0)
+        reply = Reply(0, lambda reply: iter(()))
         reply.text, reply.finish_reason = replies[conversation[-1]["content"][0]["text"]]
         return reply
 
-    monkeypatch.setattr(text_chat, "OPEN", tuple(replies))
+    monkeypatch.setattr(text_evaluation, "OPEN_QUESTIONS", tuple(replies))
     monkeypatch.setattr(tiny_chat, "stream", stream)
     scores = measure_likelihood({SMOLLM2: tiny_chat}, SMOLLM2, tmp_path / "new")
     assert json.loads((tmp_path / "new/smollm2-answers.json").read_text()) == {"What?": "today."}

@@ -1,15 +1,14 @@
-"""Speech synthesizers behind one call: text, voice and speed in; samples out.
+"""Speech synthesizers with one interface: text, voice and speed in, samples out.
 
 flite, espeak-ng and festival are Debian programs; Piper and Kokoro are ONNX models from the packages in `sources`.
 Kokoro's speakers are plain style vectors (first half timbre, second half prosody), so random mixtures of them are new
-speakers; that gives the recipe hundreds of natural voices.
+speakers, which gives the recipe hundreds of natural voices.
 """
 
 import io
 import json
 import random
 import re
-import subprocess
 import tempfile
 from functools import cached_property
 from pathlib import Path
@@ -21,37 +20,41 @@ import soundfile
 from piper.phonemize_espeak import EspeakPhonemizer
 
 from .sources import fetch
+from .steps import run_program
 
-Audio = tuple[np.ndarray, int]  # float32 [samples], Hz
+Speech = tuple[np.ndarray, int]  # float32 [samples] and their rate in Hz
 
 
-class Synthesizer(Protocol):
-    """What every synthesizer offers.
+class Speaker(Protocol):
+    """Whatever can say a text."""
+
+    def say(self, text: str, voice: str, speed: float, rng: random.Random) -> Speech:
+        """Speak; `speed` is relative to the voice's own, and `rng` draws what else the synthesizer can vary."""
+        ...
+
+
+class Synthesizer(Speaker, Protocol):
+    """A speaker whose voices are split between training and development.
 
     Attributes:
-        voices: Names for training.
-        held_out: Names that only the development set hears.
+        voices: names of the voices for training.
+        held_out: names of the voices for development alone.
     """
 
     voices: tuple[str, ...]
     held_out: tuple[str, ...]
 
-    def say(self, text: str, voice: str, speed: float, rng: random.Random) -> Audio:
-        """Speak; `speed` 1.0 is the voice's own, `rng` draws what else the synthesizer can vary."""
-        ...
 
-
-def _run(command: list[str], text: str | None = None) -> Audio:
-    """Run a program that leaves a WAV at the path that stands for `{out}` in its command."""
+def _run(command: list[str], text: str | None = None) -> Speech:
+    """Run a program that writes a WAV file to the path put in place of `{out}` in its command."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "out.wav")
-        subprocess.run(
+        run_program(
             [part.replace("{out}", str(out)) for part in command],
             input=text,
             text=True,
             check=True,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            capture_output=True,
             timeout=60,
         )
         return soundfile.read(io.BytesIO(out.read_bytes()), dtype="float32")
@@ -64,14 +67,14 @@ class Flite:
     held_out = ()
     _pitch = {"slt": (150, 240), "rms": (75, 130), "awb": (90, 160), "kal16": (80, 150)}
 
-    def say(self, text: str, voice: str, speed: float, rng: random.Random) -> Audio:
+    def say(self, text: str, voice: str, speed: float, rng: random.Random) -> Speech:
         pitch = rng.uniform(*self._pitch[voice])
         settings = ["--setf", f"duration_stretch={1 / speed:.3f}", "--setf", f"int_f0_target_mean={pitch:.1f}"]
         return _run(["flite", "-voice", voice, *settings, "-t", text, "-o", "{out}"])
 
 
 class Espeak:
-    """espeak-ng: robotic, but it speaks every language; for naming and translating languages, not for transcription.
+    """espeak-ng: robotic, but it speaks every language. For spoken language and translation, not for transcription.
 
     Its voices are named by language and variant, as in "fr+m3".
     """
@@ -80,7 +83,7 @@ class Espeak:
         "m1 m2 m3 m4 m5 m6 m7 f1 f2 f3 f4 f5 steph anika Annie Denis Lee Michael Alex Mario linda john David".split()
     )
 
-    def say(self, text: str, voice: str, speed: float, rng: random.Random) -> Audio:
+    def say(self, text: str, voice: str, speed: float, rng: random.Random) -> Speech:
         pace, pitch = str(round(165 * speed)), str(rng.randrange(20, 80))
         return _run(["espeak-ng", "-v", voice, "-s", pace, "-p", pitch, "-w", "{out}", text])
 
@@ -91,7 +94,7 @@ class Festival:
     voices = ("kal_diphone", "cmu_us_slt_arctic_hts")
     held_out = ("ked_diphone",)
 
-    def say(self, text: str, voice: str, speed: float, rng: random.Random) -> Audio:
+    def say(self, text: str, voice: str, speed: float, rng: random.Random) -> Speech:
         setup = f"(voice_{voice}) (Parameter.set 'Duration_Stretch {1 / speed:.3f})"
         if voice.endswith("diphone"):
             setup += (
@@ -112,7 +115,7 @@ def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
 class Piper:
     """Piper's "joe": VITS, one American man, with random noise scales (they vary timbre and rhythm).
 
-    The noise itself is drawn inside the ONNX graph, so its clips are alike, but not equal, from run to run.
+    The noise itself is drawn inside the ONNX graph, so its clips are similar but not identical from run to run.
     """
 
     voices = ("joe",)
@@ -127,7 +130,7 @@ class Piper:
         config = json.loads((self._folder / "en_US-joe-medium.onnx.json").read_text())
         return _session(self._folder / "en_US-joe-medium.onnx", self._threads), config, EspeakPhonemizer()
 
-    def say(self, text: str, voice: str, speed: float, rng: random.Random) -> Audio:
+    def say(self, text: str, voice: str, speed: float, rng: random.Random) -> Speech:
         session, config, phonemizer = self._model
         table = config["phoneme_id_map"]
         ids = [*table["^"], *table["_"]]
@@ -136,7 +139,7 @@ class Piper:
                 ids += [*table.get(phoneme, []), *table["_"]]
         ids += table["$"]
         scales = np.array([rng.uniform(0.5, 0.9), 1 / speed, rng.uniform(0.6, 1.0)], dtype=np.float32)
-        audio = session.run(
+        samples = session.run(
             None,
             {
                 "input": np.array([ids], dtype=np.int64),
@@ -144,11 +147,11 @@ class Piper:
                 "input_lengths": np.array([len(ids)], dtype=np.int64),
             },
         )[0]
-        return audio.ravel(), config["audio"]["sample_rate"]
+        return np.asarray(samples, dtype=np.float32).ravel(), config["audio"]["sample_rate"]
 
 
-# Kokoro was trained on its own phoneme letters: one for each diphthong and affricate.
-_KOKORO_LETTERS = (
+# Kokoro was trained on phoneme symbols of its own: one for each diphthong and affricate.
+_KOKORO_PHONEMES = (
     ("aɪ", "I"), ("aʊ", "W"), ("dʒ", "ʤ"), ("eɪ", "A"), ("tʃ", "ʧ"), ("ɔɪ", "Y"), ("ʔn", "tᵊn"), ("ə‍l", "ᵊl"),
     ("r", "ɹ"), ("x", "k"), ("ç", "k"), ("ɐ", "ə"), ("ɚ", "əɹ"), ("ɬ", "l"), ("ʲ", ""),
 )  # fmt: skip
@@ -159,7 +162,7 @@ _KOKORO_BRITISH = (("eə", "ɛː"), ("iə", "ɪə"), ("əʊ", "Q"), ("o", "ɔ"),
 
 
 class Kokoro:
-    """Kokoro-82M (StyleTTS 2) with mixed speakers: `mix-0042` is a random blend, always the same for its number."""
+    """Kokoro-82M (StyleTTS 2) with mixed speakers: `mix-0042` is the random blend of that number."""
 
     _english = (
         "af_alloy af_aoede af_bella af_heart af_jessica af_kore af_nicole af_nova af_river af_sarah af_sky am_adam "
@@ -200,28 +203,28 @@ class Kokoro:
             return self._pack(voice)[length]
         rng = np.random.default_rng(int(voice.removeprefix("mix-")))
         halves = []
-        for half in (slice(0, 128), slice(128, 256)):  # timbre and prosody are blended from different speakers
+        for half in (slice(0, 128), slice(128, 256)):  # timbre and prosody come from different speakers
             count = rng.integers(2, 4)
             names = list(rng.choice(self._english, size=count, replace=False))
             if rng.random() < 0.3:
                 names[-1] = str(rng.choice(self._foreign))
             weights = rng.dirichlet(np.full(count, 1.2))
             if half.start == 0 and rng.random() < 0.4:
-                weights = 1.3 * weights - 0.3 / count  # a little beyond the speakers themselves
+                weights = 1.3 * weights - 0.3 / count  # slightly outside the range of the speakers
             halves.append(
                 sum(weight * self._pack(name)[length, half] for weight, name in zip(weights, names, strict=True))
             )
         return np.concatenate(halves).astype(np.float32)
 
-    def say(self, text: str, voice: str, speed: float, rng: random.Random) -> Audio:
+    def say(self, text: str, voice: str, speed: float, rng: random.Random) -> Speech:
         session, vocabulary, phonemizer = self._model
         british = voice.startswith("b") or (voice.startswith("mix-") and int(voice[4:]) % 4 == 0)
         phonemes = " ".join("".join(part) for part in phonemizer.phonemize("en-gb-x-rp" if british else "en-us", text))
-        for old, new in (*_KOKORO_LETTERS, *(_KOKORO_BRITISH if british else _KOKORO_AMERICAN)):
+        for old, new in (*_KOKORO_PHONEMES, *(_KOKORO_BRITISH if british else _KOKORO_AMERICAN)):
             phonemes = phonemes.replace(old, new)
         ids = [vocabulary[char] for char in re.sub(r"\s+", " ", phonemes).strip() if char in vocabulary][:508]
         style = self._style(voice, len(ids) - 1)
-        audio = session.run(
+        samples = session.run(
             None,
             {
                 "tokens": np.array([[0, *ids, 0]], dtype=np.int64),
@@ -229,11 +232,11 @@ class Kokoro:
                 "speed": np.array([speed], dtype=np.float32),
             },
         )[0]
-        return np.asarray(audio, dtype=np.float32).ravel(), 24_000
+        return np.asarray(samples, dtype=np.float32).ravel(), 24_000
 
 
 def synthesizer(name: str, work: Path, threads: int = 1) -> Synthesizer:
-    """The synthesizer of that name: flite, festival, piper or kokoro."""
+    """The synthesizer of this name: flite, festival, piper or kokoro."""
     if name in ("piper", "kokoro"):
         return {"piper": Piper, "kokoro": Kokoro}[name](work, threads)
     return {"flite": Flite, "festival": Festival}[name]()

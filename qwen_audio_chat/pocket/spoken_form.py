@@ -1,7 +1,7 @@
-"""Written English to spoken English: numbers, money, dates and abbreviations in words, as a reader would say them.
+"""Written English as it is spoken: numbers, money, dates and abbreviations become words.
 
-Sentences whose reading is uncertain (acronyms, symbols, other scripts) are refused rather than guessed, because a wrong
-transcript teaches the model to mishear.
+Sentences whose reading is uncertain (acronyms, symbols, other scripts) are rejected rather than guessed, because a
+wrong transcript teaches the model to mishear.
 """
 
 import re
@@ -36,7 +36,7 @@ _ABBREVIATIONS = {
 _ABBREVIATION = re.compile("|".join(rf"(?<![\w.]){re.escape(key)}" for key in _ABBREVIATIONS))
 _MONTH = "January|February|March|April|May|June|July|August|September|October|November|December"
 _CURRENCY = {"$": ("dollar", "cent"), "£": ("pound", "penny"), "€": ("euro", "cent")}
-_PLAIN = str.maketrans(
+_ASCII = str.maketrans(
     {
         "‘": "'",
         "’": "'",
@@ -53,7 +53,7 @@ _PLAIN = str.maketrans(
 )
 
 
-def _words(number: int, kind: str = "cardinal") -> str:
+def _in_words(number: int, kind: str = "cardinal") -> str:
     return num2words(number, to=kind).replace(",", "").replace("-", " ")
 
 
@@ -61,22 +61,22 @@ def _year(number: int) -> str:
     """1805 → eighteen oh five, 1900 → nineteen hundred, 2007 → two thousand and seven."""
     century, rest = divmod(number, 100)
     if number % 1000 < 10:
-        return _words(number)
+        return _in_words(number)
     if rest == 0:
-        return f"{_words(century)} hundred"
-    return f"{_words(century)} {'oh ' if rest < 10 else ''}{_words(rest)}"
+        return f"{_in_words(century)} hundred"
+    return f"{_in_words(century)} {'oh ' if rest < 10 else ''}{_in_words(rest)}"
 
 
 def _money(match: re.Match) -> str:
     unit, cent = _CURRENCY[match[1]]
     whole, scale = int(match[2].replace(",", "")), match[4]
     if scale:
-        return f"{_words(whole)} {scale} {unit}s"
-    text = f"{_words(whole)} {unit}{'' if whole == 1 else 's'}"
+        return f"{_in_words(whole)} {scale} {unit}s"
+    text = f"{_in_words(whole)} {unit}{'' if whole == 1 else 's'}"
     if match[3] and int(match[3]):
         small = int(match[3])
         plural = {"penny": "pence"}.get(cent, f"{cent}s")
-        text += f" and {_words(small)} {cent if small == 1 else plural}"
+        text += f" and {_in_words(small)} {cent if small == 1 else plural}"
     return text
 
 
@@ -88,40 +88,40 @@ def _clock(match: re.Match) -> str:
         if minute == 0 and not tail
         else ""
         if minute == 0
-        else f"oh {_words(minute)}"
+        else f"oh {_in_words(minute)}"
         if minute < 10
-        else _words(minute)
+        else _in_words(minute)
     )
-    return " ".join(part for part in (_words(hour), middle, tail) if part)
+    return " ".join(part for part in (_in_words(hour), middle, tail) if part)
 
 
 def _decimal(match: re.Match) -> str:
-    return f"{_words(int(match[1].replace(',', '')))} point {' '.join(_words(int(digit)) for digit in match[2])}"
+    return f"{_in_words(int(match[1].replace(',', '')))} point {' '.join(_in_words(int(digit)) for digit in match[2])}"
 
 
 def _integer(match: re.Match) -> str:
     digits = match[0].replace(",", "")
     number = int(digits)
     if len(digits) > 12 or (digits[0] == "0" and len(digits) > 1) or (len(digits) > 6 and "," not in match[0]):
-        return " ".join(_words(int(digit)) for digit in digits)  # serial and telephone numbers
+        return " ".join(_in_words(int(digit)) for digit in digits)  # serial and telephone numbers
     if len(digits) == 4 and "," not in match[0] and 1100 <= number <= 2099:
         return _year(number)
-    return _words(number)
+    return _in_words(number)
 
 
-def speakable(written: str) -> str:
-    """Write numbers and abbreviations out, keeping case and punctuation for a synthesizer's prosody."""
-    text = unicodedata.normalize("NFC", written).translate(_PLAIN)
+def spoken_form(written: str) -> str:
+    """Spell out numbers and abbreviations, keeping case and punctuation for a synthesizer's prosody."""
+    text = unicodedata.normalize("NFC", written).translate(_ASCII)
     text = "".join(char for char in unicodedata.normalize("NFKD", text) if not unicodedata.combining(char))
     text = _ABBREVIATION.sub(lambda match: _ABBREVIATIONS[match[0]], text)
     text = re.sub(r"([$£€])(\d[\d,]*)(?:\.(\d\d))?(?: (hundred|thousand|million|billion))?\b", _money, text)
     text = re.sub(r"\b(\d{1,2}):([0-5]\d)(?: ?([ap]\.?m\.?)(?![a-z]))?", _clock, text, flags=re.IGNORECASE)
     text = re.sub(
         rf"\b({_MONTH}) (\d{{1,2}})(?:st|nd|rd|th)?\b(?!:)",
-        lambda match: f"{match[1]} {_words(int(match[2]), 'ordinal')}",
+        lambda match: f"{match[1]} {_in_words(int(match[2]), 'ordinal')}",
         text,
     )
-    text = re.sub(r"\b(\d{1,4})(?:st|nd|rd|th)\b", lambda match: _words(int(match[1]), "ordinal"), text)
+    text = re.sub(r"\b(\d{1,4})(?:st|nd|rd|th)\b", lambda match: _in_words(int(match[1]), "ordinal"), text)
     text = re.sub(r"\b(\d[\d,]*)\.(\d{1,4})\b", _decimal, text)
     text = re.sub(r"\d(?:[\d,]*\d)?", _integer, text)
     text = re.sub(r"(?<=\w)%", " percent", text)
@@ -130,13 +130,14 @@ def speakable(written: str) -> str:
 
 
 def transcript(spoken: str) -> str | None:
-    """The text of a manifest: lower case, no punctuation but apostrophes.
+    """The text of a manifest: lower case, no punctuation except apostrophes.
 
     Args:
-        spoken: A sentence as `speakable` returns it.
+        spoken: a sentence as `spoken_form` returns it.
 
     Returns:
-        The words, or None where the reading is uncertain: acronyms, Roman numerals, initials, symbols or other scripts.
+        The transcript, or None where the reading is uncertain: acronyms, Roman numerals, initials, symbols or other
+        scripts.
     """
     if re.search(r"[^A-Za-z'\s.,;:!?\"()\-]", spoken) or re.search(
         r"\b(?![AIO]\b)[A-Z]{2,}\b|[a-z][A-Z]|\b[B-HJ-Z]\.", spoken
@@ -147,3 +148,8 @@ def transcript(spoken: str) -> str | None:
     text = re.sub(r"[^a-z']", " ", spoken.lower())
     text = re.sub(r"(?<![a-z])'+|'+(?![a-z])", " ", text)
     return " ".join(text.split()) or None
+
+
+def plain_text(written: str) -> str:
+    """Lower case, numbers in words, no punctuation except apostrophes; unlike `transcript`, of any sentence."""
+    return " ".join(re.sub(r"[^a-z' ]", " ", spoken_form(written).lower()).replace(" '", " ").split())

@@ -1,25 +1,30 @@
-"""Whisper as a yardstick: answers transcription, translation into English and language requests."""
+"""Whisper as a baseline for transcription, translation into English and spoken language."""
+
+from typing import Any, cast
 
 import torch
-from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperTokenizerFast
+from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperTokenizer
 from transformers.models.whisper.tokenization_whisper import LANGUAGES, TO_LANGUAGE_CODE
 
 from ..audio.decoding import SAMPLE_RATE
 from ..evaluation.prompting import Request
+from ..prompts.tags import TaskPrompt
 
 
 class WhisperPredictor:
-    """Greedy answers of a multilingual Whisper (arXiv 2212.04356) to tag prompts; languages are told to it as to us.
+    """Greedy answers of a multilingual Whisper (arXiv 2212.04356) to tag prompts.
+
+    Whisper gets the language of the audio where the prompt names one that it knows, and detects it otherwise.
 
     Args:
-        model, tokenizer: a checkpoint whose generation settings may be missing; they are made from the tokenizer.
+        model, tokenizer: a checkpoint; missing generation settings are filled in from the tokenizer.
         names_language: answer with the name of the language, such as "French", instead of a transcript.
     """
 
     def __init__(
         self,
         model: WhisperForConditionalGeneration,
-        tokenizer: WhisperTokenizerFast,
+        tokenizer: WhisperTokenizer,
         *,
         names_language: bool = False,
     ):
@@ -27,9 +32,9 @@ class WhisperPredictor:
         self._names_language = names_language
         self._extract = WhisperFeatureExtractor(feature_size=model.config.num_mel_bins)
         vocabulary = tokenizer.get_vocab()
-        settings = model.generation_config
+        settings: Any = model.generation_config  # whose class doesn't declare Whisper's settings
         settings.is_multilingual = True
-        settings.lang_to_id = {f"<|{c}|>": vocabulary[f"<|{c}|>"] for c in LANGUAGES if f"<|{c}|>" in vocabulary}
+        settings.lang_to_id = {tag: vocabulary[tag] for code in LANGUAGES if (tag := f"<|{code}|>") in vocabulary}
         settings.task_to_id = {task: vocabulary[f"<|{task}|>"] for task in ("transcribe", "translate")}
         settings.no_timestamps_token_id = vocabulary["<|notimestamps|>"]
         settings.decoder_start_token_id = vocabulary["<|startoftranscript|>"]
@@ -38,27 +43,29 @@ class WhisperPredictor:
 
     def __call__(self, requests: list[Request]) -> list[str]:
         """Answer requests of one clip each, at most 30 s long."""
-        audios = [request.audios[0] for request in requests]
+        audios = [request.audios[0].waveform for request in requests]
         inputs = self._extract(audios, sampling_rate=SAMPLE_RATE, return_tensors="pt", return_attention_mask=True)
         with torch.inference_mode():
-            codes = [request.prompt.audio_language for request in requests] if self._is_told(requests) else None
+            codes = None if self._names_language else _known_languages(requests)
             if codes is None:
                 tokens = self._model.detect_language(inputs.input_features)
                 codes = [code.strip("<|>") for code in self._tokenizer.convert_ids_to_tokens(tokens.tolist())]
             if self._names_language:
                 return [LANGUAGES[code].title() for code in codes]
-            output = self._model.generate(
-                **inputs,
-                language=codes,
-                task="translate" if requests[0].prompt.task == "translate" else "transcribe",
-            )
+            prompt = requests[0].prompt
+            translates = isinstance(prompt, TaskPrompt) and prompt.task == "translate"
+            task = "translate" if translates else "transcribe"
+            output = cast(torch.Tensor, self._model.generate(**inputs, language=codes, task=task))
         return [text.strip() for text in self._tokenizer.batch_decode(output, skip_special_tokens=True)]
 
-    def _is_told(self, requests: list[Request]) -> bool:
-        """Whether the language of every clip is told, and one that Whisper knows."""
-        return not self._names_language and all(r.prompt.audio_language in LANGUAGES for r in requests)
+
+def _known_languages(requests: list[Request]) -> list[str] | None:
+    """The language of each clip, or None if a prompt names none that Whisper knows."""
+    prompts = [request.prompt for request in requests]
+    codes = [prompt.audio_language for prompt in prompts if isinstance(prompt, TaskPrompt)]
+    return codes if len(codes) == len(prompts) and all(code in LANGUAGES for code in codes) else None
 
 
 def is_language_name(text: str) -> bool:
-    """Whether Whisper knows a language of this English name."""
+    """Whether Whisper knows a language by this English name."""
     return text.lower() in TO_LANGUAGE_CODE

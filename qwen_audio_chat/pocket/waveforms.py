@@ -1,6 +1,6 @@
-"""Samples in, samples out: reading a package's files, and turning one synthetic voice into many.
+"""Waveforms in, waveforms out: reading the packages' files, trimming, and turning one synthetic voice into many.
 
-Resampling shifts pitch and formants together, WORLD shifts them apart.
+Resampling shifts pitch and formants together; WORLD shifts them independently.
 """
 
 import warnings
@@ -14,10 +14,11 @@ import soxr
 from ..audio.decoding import SAMPLE_RATE
 
 
-def read_sound(source: Path | BinaryIO) -> np.ndarray:
+def read_waveform(source: Path | BinaryIO) -> np.ndarray:
     """A WAV, FLAC, Ogg or MP3 file of a package as float32 mono at 16 kHz.
 
-    The packages' hashes are checked, so this decodes in the same process, unlike `audio.load_audio`; it is much faster.
+    Packages are checked against their hashes, so their files are decoded in this process, which is much faster than
+    the child process of `audio.decoding.load_audio`.
     """
     samples, rate = soundfile.read(source, dtype="float32", always_2d=True)
     return soxr.resample(samples.mean(axis=1), rate, SAMPLE_RATE).astype(np.float32)
@@ -26,12 +27,12 @@ def read_sound(source: Path | BinaryIO) -> np.ndarray:
 def resample_by(waveform: np.ndarray, rate: int, shift: float) -> np.ndarray:
     """Resample to 16 kHz as if the recording had been made at `shift` times its rate.
 
-    Pitch and formants rise by `shift`, and the clip gets shorter by it, so the synthesizer is asked to speak slower.
+    Pitch and formants rise by this factor and the clip gets shorter by it, so the synthesizer has to speak more slowly.
 
     Args:
         waveform: float32 [samples].
-        rate: Its sampling rate in Hz.
-        shift: Above 1 for a smaller speaker, below 1 for a larger one.
+        rate: its sampling rate in Hz.
+        shift: above 1 for a smaller speaker, below 1 for a larger one.
 
     Returns:
         float32 [samples / shift * 16000 / rate].
@@ -39,21 +40,22 @@ def resample_by(waveform: np.ndarray, rate: int, shift: float) -> np.ndarray:
     return soxr.resample(waveform, rate * shift, SAMPLE_RATE).astype(np.float32)
 
 
-def convert(waveform: np.ndarray, pitch: float, formants: float, flatness: float = 1.0) -> np.ndarray:
+def change_voice(waveform: np.ndarray, pitch: float, formants: float, flatness: float = 1.0) -> np.ndarray:
     """Resynthesize with another pitch and another length of the vocal tract (WORLD; Morise et al., 2016).
 
     Args:
         waveform: float32 [samples] at 16 kHz.
-        pitch: Factor on the fundamental frequency.
-        formants: Factor on the frequencies of the spectral envelope.
-        flatness: Exponent on the intonation around its mean; below 1 more monotonous, above 1 livelier.
+        pitch: factor on the fundamental frequency.
+        formants: factor on the frequencies of the spectral envelope.
+        flatness: exponent on the intonation around its mean: below 1 more monotonous, above 1 livelier.
 
     Returns:
-        float32 of nearly the same length.
+        float32, of about the same length.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it looks its version up through the deprecated pkg_resources
-        import pyworld  # here, because it is built from source and only synthesis needs it
+        warnings.simplefilter("ignore")  # it looks up its version through the deprecated pkg_resources
+        # Here, because it is built from source and only synthesis needs it.
+        import pyworld  # pyright: ignore[reportMissingImports]
 
     signal = waveform.astype(np.float64)
     coarse, times = pyworld.dio(signal, SAMPLE_RATE, f0_floor=60.0, f0_ceil=500.0)
