@@ -1,17 +1,21 @@
 """Ask about audio files, once or in a conversation.
 
-The answer goes to standard output and everything else to standard error, so that the answer can be piped.
+The answer goes to standard output and everything else to standard error, so that the answer can be piped. What needs
+PyTorch is imported where it is used, so that a help text doesn't wait for it.
 """
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
 
-from ..answering import answer
-from ..audio.audio import Audio
-from ..engine.sampling import GenerationOptions
 from ..errors import UserError
 from ..loading import add_model_arguments, load_from
-from ..prompts.conversation import Conversation
+
+if TYPE_CHECKING:
+    from ..chat import AudioChat
+    from ..engine.sampling import GenerationOptions
+    from ..engine.sessions import Session
+    from ..prompts.conversation import Conversation
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Answer once, or turn by turn until the end of input."""
+    from ..audio.audio import Audio
+    from ..engine.sampling import GenerationOptions
+    from ..prompts.conversation import Conversation
+
     options = GenerationOptions(
         args.max_new_tokens, args.sample, temperature=args.temperature, top_p=args.top_p, seed=args.seed
     )
@@ -58,7 +66,11 @@ def _read_line() -> str:
     return sys.stdin.readline().strip()
 
 
-def _say(chat, conversation: Conversation, options: GenerationOptions, session) -> None:
+def _say(
+    chat: "AudioChat", conversation: "Conversation", options: "GenerationOptions", session: "Session | None"
+) -> None:
+    from ..answering import answer
+
     reply = answer(chat, conversation, options, session=session)
     for piece in reply:
         print(piece, end="", flush=True)

@@ -1,6 +1,7 @@
 """Write a transcript for each audio file of a folder.
 
-Audio of any length is transcribed in pieces, each a segment of the transcript.
+Audio of any length is transcribed in pieces, each a segment of the transcript. What needs PyTorch is imported where it
+is used, so that a help text doesn't wait for it.
 """
 
 import argparse
@@ -13,7 +14,6 @@ from ..errors import UserError
 from ..loading import add_model_arguments, load_from
 from ..prompts.tags import TimedWord
 from ..transcripts.subtitles import to_srt
-from ..transcripts.transcribe import transcribe
 
 AUDIO_SUFFIXES = {
     ".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".amr", ".aif", ".aiff", ".caf", ".w64", ".wma",
@@ -31,6 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Transcribe every audio file; one that can't be read is reported and skipped, and makes the exit code 2."""
+    from ..transcripts.transcribe import transcribe
+
     files, root = _audio_files(args.folder), args.folder if args.folder.is_dir() else args.folder.parent
     chat = load_from(args)
     failed = 0
