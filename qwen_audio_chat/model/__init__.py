@@ -1,4 +1,4 @@
-"""The model: configuration, encoder, decoder, the whole, its tokenizer, its inputs and its checkpoints."""
+"""The model as a part of transformers: configuration, encoder, decoder, processor, checkpoints, quantization."""
 
 from .configuration import QwenAudioConfig, QwenAudioEncoderConfig, QwenAudioTextConfig
 from .modeling import QwenAudioForConditionalGeneration, QwenAudioModel
