@@ -1,6 +1,6 @@
 """Many visitors at once, by HTTP as a browser does it: `python -m tests.load` measures a page over the pocket model.
 
-Prints who waited where in the line, the time to the first token of single visitors, and the server's own memory after
+Prints the longest queue, the time to the first token of single visitors, and the server's own memory after
 20 and after 200 requests.
 """
 
@@ -30,13 +30,13 @@ SETTINGS = [False, 1.0, 0.5, 0, 1.0, 16, ""]  # greedy, 16 new tokens; in the or
 
 @dataclass
 class Visit:
-    """What a visitor met: places in the line as they were told, when the answer began and ended, and what it was."""
+    """What a visitor got: the places in the queue that were shown, when the answer began and ended, and its text."""
 
     places: list[int] = field(default_factory=list)
     started: float = 0.0
     finished: float = 0.0
     answer: str = ""
-    first_token: float = 0.0  # seconds, as the server tells it
+    first_token: float = 0.0  # seconds, as the status line shows
 
 
 class Page:
@@ -51,7 +51,7 @@ class Page:
         """Open the page, ask about a file, read the answer, close the page."""
         visit, session = Visit(), uuid.uuid4().hex
         with httpx.Client(timeout=600) as client:
-            with client.stream("GET", f"{self.address}/heartbeat/{session}"):  # its end is the page's end
+            with client.stream("GET", f"{self.address}/heartbeat/{session}"):  # when it ends, the page counts as closed
                 with audio.open("rb") as file:
                     path = client.post(f"{self.address}/upload", files={"files": file}).json()[0]
                 uploaded = {"path": path, "orig_name": audio.name, "meta": {"_type": "gradio.FileData"}}
@@ -63,7 +63,7 @@ class Page:
         return visit
 
     def _call(self, client: httpx.Client, session: str, name: str, data: list, visit: Visit) -> list:
-        """Join the line for a handler and wait; returns the last outputs."""
+        """Join the queue of a handler and wait; returns the last outputs."""
         body = {"data": data, "fn_index": self.functions[name], "session_hash": session}
         client.post(f"{self.address}/queue/join", json=body).raise_for_status()
         with client.stream("GET", f"{self.address}/queue/data", params={"session_hash": session}) as stream:
@@ -88,13 +88,13 @@ def visit_at_once(page: Page, audios: list[Path]) -> list[Visit]:
 
 
 def own_memory(process: int) -> float:
-    """Megabytes of a process (on Linux) that are no mapped files."""
+    """Megabytes of a process (on Linux) without mapped files."""
     status = Path(f"/proc/{process}/status").read_text()
     return int(re.search(r"RssAnon:\s+(\d+) kB", status).group(1)) / 1024
 
 
 def clips(folder: Path, count: int, seconds: float = 5.0) -> list[Path]:
-    """So many clips of the examples that speak, exactly so long, no two the same."""
+    """`count` different clips of speech from the examples, each exactly `seconds` long."""
     spoken = [REPOSITORY / f"assets/examples/{name}.flac" for name in ("menu", "new-password", "not-valid")]
     speech = np.concatenate([load_audio(path) for path in spoken])
     length, paths = int(seconds * 16000), []
@@ -110,7 +110,7 @@ def main() -> None:
     parser.add_argument("--singles", type=int, default=20, help="visitors one by one, for the time to the first token")
     parser.add_argument("--rounds", type=int, default=10, help="rounds of 20 visitors at once, for the memory")
     args = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("Stopped."))  # so that the server is stopped, too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("Stopped."))  # runs `finally`, which stops the server
     began = time.monotonic()
     server = subprocess.Popen([sys.executable, "web_demo.py", "--port", str(args.port)], cwd=REPOSITORY)
     try:
@@ -140,7 +140,7 @@ def main() -> None:
                 memory = own_memory(server.pid)
                 print(
                     f"{number * 20} requests: {len(visits)} answered, in order: {in_order}, "
-                    f"last place in the line {longest + 1}, {memory:.0f} MB",
+                    f"longest queue {longest + 1}, {memory:.0f} MB",
                     flush=True,
                 )
     finally:

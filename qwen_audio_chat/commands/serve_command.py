@@ -5,6 +5,7 @@
 
 import argparse
 import os
+import socket
 import sys
 from typing import TYPE_CHECKING, cast
 
@@ -71,11 +72,9 @@ def launch(**arguments) -> "Page":
 
 def _options(args: argparse.Namespace) -> dict:
     """Options of `demo.launch.launch`, checked before a model is loaded."""
-    from ..demo.launch import is_taken
-
     if args.port is not None and not 0 < args.port < 2**16:
         raise UserError("There is no port {port}; choose one from 1 to 65535.", port=args.port)
-    if args.port is not None and is_taken(args.port):
+    if args.port is not None and _is_taken(args.port):
         raise UserError(
             "Port {port} is in use; choose another one, or give none to take the first free one.", port=args.port
         )
@@ -87,6 +86,17 @@ def _options(args: argparse.Namespace) -> dict:
             file=sys.stderr,
         )
     return {"host": args.host, "port": args.port, "share": args.share, "auth": auth, "inbrowser": args.open}
+
+
+def _is_taken(port: int) -> bool:
+    """Whether another program listens on this port of this machine."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+    return False
 
 
 def _login(login: str | tuple[str, str] | None) -> tuple[str, str] | None:

@@ -1,7 +1,6 @@
 """One way to launch the page for the command line, a Space and a notebook, so that all have the same settings."""
 
 import signal
-import socket
 import threading
 import time
 from pathlib import Path
@@ -121,17 +120,6 @@ def drain(demo: Page, seconds: float = DRAIN_SECONDS) -> None:
         time.sleep(0.1)
     demo.close(verbose=False)
     demo.page_state.visitors.forget_all()
-
-
-def is_taken(port: int) -> bool:
-    """Whether another program listens on this port of this machine."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return True
-    return False
 
 
 def _health(demo: Page):

@@ -1,12 +1,12 @@
-// The players of the page. One sound plays at a time. Everything hangs on the document, so that the Chatbot may redraw
-// its messages whenever it likes; the cards hold only data: data-src, data-seconds, data-start, data-end.
+// The players of the page. One sound plays at a time. All listeners are the document's and the cards hold only data
+// (data-src, data-seconds, data-start, data-end), because the Chatbot may redraw its messages at any moment.
 (() => {
 	const audio = new Audio();
 	audio.preload = "none";
-	let context = null; // Web Audio, for pieces: it starts and ends at the sample
+	let context = null; // Web Audio plays pieces: it starts and stops exactly at a sample
 	let piece = null; // {source, src, start, end, began}
-	let wanted = 0; // number of the sound that was asked for last; an earlier one that is still decoded isn't played
-	const buffers = new Map(); // decoded audios by address, the last few
+	let wanted = 0; // number of the latest request; an earlier one that is still being decoded is dropped
+	const buffers = new Map(); // the last few decoded audios, by address
 
 	const clock = (seconds, total) => {
 		if (total < 9.95) return seconds.toFixed(1);
@@ -125,7 +125,7 @@
 
 	for (const event of ["play", "pause", "ended", "seeked"]) audio.addEventListener(event, tick);
 
-	// What is deleted falls silent. The Chatbot redraws its messages now and then, so that a card may be gone for a moment.
+	// Deleted audios stop playing. The wait is for redraws of the Chatbot, during which a card is missing for a moment.
 	let looking = 0;
 	new MutationObserver(() => {
 		clearTimeout(looking);
@@ -141,7 +141,7 @@
 		}, 300);
 	}).observe(document, { childList: true, subtree: true });
 
-	// `render.guard` keeps text from being taken for HTML by a mark that nobody sees; copied text is without.
+	// `render.guard` marks text with an invisible character so that it isn't taken for HTML; copies leave it out.
 	const unguard = (text) => text.replace(/([<&])\u200b/g, "$1");
 	document.addEventListener("copy", (event) => {
 		const text = getSelection().toString();

@@ -1,6 +1,6 @@
 """Pictures of the page with the pocket model: `python -m tests.demo.screenshot` writes `assets/screenshot.png`.
 
-With `--all FOLDER` it also takes a phone, the dark page, the empty page and the folded-out sidebar, to look at.
+`--all FOLDER` also writes the page on a phone, in the dark, empty, and with its sidebar open, to look at.
 """
 
 import argparse
@@ -25,7 +25,7 @@ TALK = [
 
 
 def take(browser: Browser, address: str, path: Path, talk, *, sidebar: bool = False, **options) -> None:
-    """Talk, then write a picture of the page."""
+    """Hold a conversation, then write a picture of the page."""
     page = browser.new_context(**options).new_page()
     page.set_default_timeout(120_000)
     page.goto(address)

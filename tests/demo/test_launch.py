@@ -38,6 +38,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+@pytest.mark.slow
 def test_serves_and_stops_on_sigterm(folder):
     port = free_port()
     command = [sys.executable, "web_demo.py", "--model", str(folder), "--device", "cpu", "--port", str(port)]
@@ -62,6 +63,7 @@ def test_serves_and_stops_on_sigterm(folder):
     assert "Traceback" not in server.stdout.read().decode()
 
 
+@pytest.mark.slow
 def test_an_answer_under_way_may_end_before_the_server_does(page_chat, clips, monkeypatch):
     demo = launch(build_demo(page_chat, examples=clips["low"].parent), quiet=True, inline=False)
     client = Client(demo.local_url, verbose=False)
@@ -108,6 +110,7 @@ demo.close()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("auth", [None, "me:secret", ("me", "secret")])
 def test_a_public_link_without_a_login_is_warned_about(folder, auth):
     environment = {k: v for k, v in os.environ.items() if k not in ("GRADIO_TEMP_DIR", "QWEN_AUDIO_CHAT_AUTH")}
@@ -119,6 +122,7 @@ def test_a_public_link_without_a_login_is_warned_about(folder, auth):
     assert ("makes a PUBLIC link" in done.stderr) == (auth is None)
 
 
+@pytest.mark.slow
 def test_notebook(folder, monkeypatch):
     # The notebook's server deletes its own folder, not that of the other tests.
     monkeypatch.delenv("GRADIO_TEMP_DIR", raising=False)

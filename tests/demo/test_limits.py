@@ -38,6 +38,7 @@ def tone(tmp_path):
 
 
 @pytest.mark.browser
+@pytest.mark.slow
 def test_twenty_files_at_once_and_not_one_more(visit, tone):
     visitor = visit()
     files = [tone(f"{number}.wav", 0.3 + number / 100) for number in range(1, 22)]
@@ -52,6 +53,7 @@ def test_twenty_files_at_once_and_not_one_more(visit, tone):
 
 
 @pytest.mark.browser
+@pytest.mark.slow
 def test_two_hours_are_refused_in_one_sentence(visit, clips, tmp_path):
     visitor = visit()
     visitor.say("What is it?", clips["low"])
@@ -66,6 +68,7 @@ def test_two_hours_are_refused_in_one_sentence(visit, clips, tmp_path):
 
 
 @pytest.mark.browser
+@pytest.mark.slow
 def test_a_file_of_500_mb_never_gets_in(visit, clips, tmp_path):
     visitor = visit()
     with (tmp_path / "huge.wav").open("wb") as file:
@@ -78,6 +81,7 @@ def test_a_file_of_500_mb_never_gets_in(visit, clips, tmp_path):
 
 
 @pytest.mark.browser
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("locale", "split", "full"),
     [
@@ -97,6 +101,7 @@ def test_what_was_split_and_what_left_the_context_is_said(visit, tone, locale, s
 
 
 @pytest.mark.browser
+@pytest.mark.slow
 def test_the_place_in_the_queue_is_shown_and_a_full_queue_says_so(visit, clips, page_chat, monkeypatch):
     one, two, three = visit(), visit(), visit(locale="zh-CN")
     monkeypatch.setattr(page_state, "MAX_WAITING", 2)

@@ -2,9 +2,12 @@
 
 import time
 
+import pytest
+
 from tests.load import Page, visit_at_once
 
 
+@pytest.mark.slow
 def test_twenty_at_once_are_served_in_order_and_leave_nothing(demo, page_chat, clips):
     page = Page(demo.local_url)
     alone = page.visit(clips["low"], "What does the person say?")

@@ -10,6 +10,7 @@ from qwen_audio_chat.prompts.questions import question
 pytestmark = pytest.mark.browser
 
 
+@pytest.mark.slow
 def test_two_clips_answer_and_follow_up(visit, clips, demo):
     visitor = visit()
     visitor.say("Which one is higher?", clips["low"], clips["high"])
@@ -83,6 +84,7 @@ def test_stop_keeps_the_text_and_continue_adds_to_it(visit, clips, page_chat):
     assert len(visitor.answers()) == 1
 
 
+@pytest.mark.slow
 def test_a_long_transcript_continues_with_the_part_in_which_it_was_stopped(visit, tmp_path, page_chat):
     speech = tmp_path / "long.wav"
     soundfile.write(speech, 0.1 * np.random.default_rng(0).standard_normal(25 * 16000), 16000)
@@ -262,6 +264,7 @@ def test_player_gets_exactly_what_the_model_hears(visit, clips):
     assert (load_audio(bytes(data)) == load_audio(clips["high"])).all()
 
 
+@pytest.mark.slow
 def test_a_reload_keeps_the_conversation(visit, clips, page_chat):
     visitor = visit()
     visitor.say("What is it?", clips["low"])
