@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..chat import AudioChat
     from ..demo.page import Page
 
-# The page is imported inside functions, so that `--help` doesn't wait for Gradio and PyTorch.
+# The page is imported inside functions and late: `--help` and wrong arguments don't wait for Gradio and PyTorch.
 
 AUTH_VARIABLE = "QWEN_AUDIO_CHAT_AUTH"
 
@@ -40,9 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Load the model, and serve the page until stopped."""
+    options = _options(args)
     from ..demo.launch import serve
 
-    options = _options(args)
     serve(_build(args), **options)
     return 0
 
@@ -57,8 +57,6 @@ def launch(**arguments) -> "Page":
         TypeError: the command line has no such argument.
         UserError: as on the command line.
     """
-    from ..demo.launch import launch as launch_page
-
     parser = argparse.ArgumentParser()
     add_arguments(parser)
     args = parser.parse_args([])
@@ -67,6 +65,8 @@ def launch(**arguments) -> "Page":
         raise TypeError(f"launch() has no argument {', '.join(sorted(unknown))}")
     vars(args).update(arguments)
     options = _options(args)
+    from ..demo.launch import launch as launch_page
+
     return launch_page(_build(args), **options, quiet=True)
 
 
