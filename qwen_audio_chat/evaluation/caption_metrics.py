@@ -46,7 +46,8 @@ def _coco_metrics(references: Sequence[Sequence[str]], predictions: Sequence[str
     values, _ = Bleu(4).compute_score(truth, guess)
     scores = {f"bleu_{order}": Metric(float(value), note=note) for order, value in enumerate(values, 1)}
     scores["rouge_l"] = Metric(float(Rouge().compute_score(truth, guess)[0]), note=note)
-    scores["cider"] = Metric(float(Cider().compute_score(truth, guess)[0]), note=note)
+    cider = float(Cider().compute_score(truth, guess)[0])
+    scores["cider"] = Metric(cider, note=note)
     if not has_java:
         return scores | dict.fromkeys(("meteor", "spice", "spider"), Metric.not_computed("needs a Java runtime"))
     from pycocoevalcap.meteor.meteor import Meteor
@@ -54,9 +55,7 @@ def _coco_metrics(references: Sequence[Sequence[str]], predictions: Sequence[str
     scores["meteor"] = Metric(float(Meteor().compute_score(truth, guess)[0]))
     scores["spice"] = _spice(truth, guess)
     spice = scores["spice"].value
-    scores["spider"] = (
-        Metric.not_computed("needs SPICE") if spice is None else Metric((scores["cider"].value + spice) / 2)
-    )
+    scores["spider"] = Metric.not_computed("needs SPICE") if spice is None else Metric((cider + spice) / 2)
     return scores
 
 

@@ -3,12 +3,13 @@
 Rates (error rates, accuracies, precision) are fractions; BLEU and chrF are on sacrebleu's scale of 0 to 100.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+Unit = Literal["word", "character"]
 RESAMPLES = 1000
 NOT_COMPUTED = "not computed"
 
@@ -58,8 +59,8 @@ def ratio(errors: np.ndarray, totals: np.ndarray, note: str = "") -> Metric:
     return bootstrap(lambda error, total: error.sum() / max(total.sum(), 1), errors, totals, note=note)
 
 
-def edit_counts(references: Sequence[str], predictions: Sequence[str], unit: str) -> tuple[np.ndarray, np.ndarray]:
-    """Word ("word") or character ("character") errors and reference lengths, both [samples]."""
+def edit_counts(references: Sequence[str], predictions: Sequence[str], unit: Unit) -> tuple[np.ndarray, np.ndarray]:
+    """Errors and reference lengths in words or characters, both [samples]."""
     import jiwer  # optional
 
     process = {"word": jiwer.process_words, "character": jiwer.process_characters}[unit]
@@ -75,7 +76,7 @@ def edit_counts(references: Sequence[str], predictions: Sequence[str], unit: str
     return np.array(errors), np.array([len(reference) for reference in output.references])
 
 
-def error_rate(references: Sequence[str], predictions: Sequence[str], unit: str = "word") -> Metric:
+def error_rate(references: Sequence[str], predictions: Sequence[str], unit: Unit = "word") -> Metric:
     """Word or character error rate over all samples (Levenshtein errors / reference length; may exceed 1)."""
     return ratio(*edit_counts(references, predictions, unit))
 
@@ -88,7 +89,7 @@ def bleu(references: Sequence[Sequence[str]], predictions: Sequence[str], langua
         predictions: one for each sample.
         language: of both.
     """
-    from sacrebleu.metrics import BLEU  # optional
+    from sacrebleu.metrics.bleu import BLEU  # optional
 
     tokenizer = {"zh": "zh", "zh_tr": "zh", "ja": "ja-mecab"}.get(language, "13a")
     try:
@@ -99,7 +100,7 @@ def bleu(references: Sequence[Sequence[str]], predictions: Sequence[str], langua
 
 def chrf(references: Sequence[Sequence[str]], predictions: Sequence[str]) -> Metric:
     """Corpus chrF (character 6-grams, beta 2), for any language."""
-    from sacrebleu.metrics import CHRF  # optional
+    from sacrebleu.metrics.chrf import CHRF  # optional
 
     return _sacrebleu(CHRF(), references, predictions)
 
@@ -121,11 +122,11 @@ def accuracy(correct: Sequence[bool], note: str = "") -> Metric:
     return bootstrap(np.mean, np.asarray(correct, dtype=float), note=note)
 
 
-def mean_average_precision(references: Sequence[set[str]], predictions: Sequence[set[str]]) -> Metric:
+def mean_average_precision(references: Sequence[Set[str]], predictions: Sequence[Set[str]]) -> Metric:
     """Macro average precision of label sets, over the labels that occur in the references."""
     from sklearn.metrics import average_precision_score  # optional
 
-    labels = sorted(set().union(*references))
+    labels = sorted(set[str]().union(*references))
     if not labels:
         return Metric.not_computed("no reference has a label")
     truth, guess = (

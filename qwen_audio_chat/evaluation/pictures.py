@@ -60,7 +60,7 @@ def _confusion_matrix(predictions: Sequence[Prediction], normalization: str, pat
 
     truth = [norm(prediction.references[0]) for prediction in predictions]
     common = [name for name, _ in Counter(truth).most_common(MAX_LABELS)]
-    guesses = [_only(named_labels(norm(prediction.prediction), set(truth))) for prediction in predictions]
+    guesses = [_only(named_labels(norm(prediction.text), set(truth))) for prediction in predictions]
     names = sorted(common) + [OTHER_LABEL]
     shown = [textwrap.shorten(name, 40, placeholder=" ...") for name in names]
     figure, axes = _figure(figsize=(4 + 0.35 * len(names),) * 2)

@@ -43,6 +43,12 @@ class Prediction:
     error: str | None = None
     notice: str | None = None
 
+    @property
+    def text(self) -> str:
+        """The answer to a sample that isn't broken."""
+        assert self.prediction is not None
+        return self.prediction
+
     def to_line(self) -> str:
         """One line of JSONL, its end included."""
         return json.dumps(asdict(self), ensure_ascii=False) + "\n"

@@ -1,6 +1,7 @@
 """A model as a function from requests to answers."""
 
 import hashlib
+from typing import Any
 
 import torch
 from transformers import StoppingCriteria
@@ -33,7 +34,7 @@ class StopLoops(StoppingCriteria):
         """Which rows [rows] are done; `input_ids` is [rows, length], its last column the newest token."""
         for row, token in enumerate(input_ids[:, -1].tolist()):
             self._looping[row] = self._looping[row] or self._guards[row].is_looping(token)
-        return torch.tensor(self._looping, device=input_ids.device)
+        return torch.tensor(self._looping, device=input_ids.device)  # pyright: ignore[reportReturnType]  it is bool
 
 
 class ModelPredictor:
@@ -50,7 +51,8 @@ class ModelPredictor:
     """
 
     def __init__(self, chat: AudioChat):
-        self._chat, self._model, self._processor = chat, chat.model, chat.processor
+        self._chat, self._processor = chat, chat.processor
+        self._model: Any = chat.model  # transformers types `generate` for its own classes only
         self._stop_ids, self._forbidden_ids = sorted(chat.stop_ids), chat.forbidden_ids
         self._end_ids = {*chat.stop_ids, chat.model.generation_config.pad_token_id}  # padding follows an ended loop
         self.weights = weights_fingerprint(chat.model)
@@ -79,10 +81,11 @@ class ModelPredictor:
         return reply.finish().text.strip()
 
     def _batch(self, requests: list[Request]) -> list[str]:
-        if isinstance(requests[0].prompt, TaskPrompt):
-            inputs = self._processor(text=[r.prompt for r in requests], audio=[r.audios[0] for r in requests])
+        prompts: Any = [r.prompt for r in requests]  # all of one kind
+        if isinstance(prompts[0], TaskPrompt):
+            inputs: Any = self._processor(text=prompts, audio=[r.audios[0] for r in requests])
         else:
-            inputs = self._processor.apply_chat_template([r.prompt for r in requests], add_generation_prompt=True)
+            inputs = self._processor.apply_chat_template(prompts, add_generation_prompt=True)
         inputs = inputs.to(self._model.device)
         with torch.inference_mode():
             output = self._model.generate(
@@ -101,4 +104,4 @@ class ModelPredictor:
 
     def _text(self, ids: list[int]) -> str:
         end = next((place for place, token in enumerate(ids) if token in self._end_ids), len(ids))
-        return self._processor.tokenizer.decode(ids[:end]).strip()
+        return str(self._processor.tokenizer.decode(ids[:end])).strip()

@@ -6,7 +6,7 @@ from typing import Literal
 
 from ..audio.audio import Audio
 from ..data.lines import DataError
-from ..prompts.messages import Message, content_parts, user_message
+from ..prompts.messages import Message, Part, content_parts, user_message
 from ..prompts.questions import LANGUAGE_NAMES, wants_transcript
 from ..prompts.tags import LANGUAGES, TaskPrompt, default_audio_language
 from .samples import Sample
@@ -108,8 +108,9 @@ def chat_messages(task: Task, sample: Sample, audios: Sequence[Audio]) -> list[M
 
 def _with_audios(message: Message, audios: Sequence[Audio]) -> Message:
     """The message of a sample with its audios in place of their indices."""
-    parts = [
-        part | {"audio": audios[part["audio"]]} if part["type"] == "audio" else part for part in content_parts(message)
+    parts: list[Part] = [
+        {"type": "audio", "audio": audios[part["audio"]]} if part["type"] == "audio" else part
+        for part in content_parts(message)
     ]
     return {"role": message["role"], "content": parts}
 

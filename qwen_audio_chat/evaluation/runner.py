@@ -84,7 +84,8 @@ class Runner:
         transcript_seconds: float = MAX_CLIP_SECONDS,
     ):
         self.task, self.samples, self.output = task, list(samples), output
-        self.prompt, self.language, self.transcript_seconds = prompt, language, transcript_seconds
+        self.prompt: Literal["tags", "chat"] = prompt
+        self.language, self.transcript_seconds = language, transcript_seconds
         for sample in self.samples:  # a missing question should be found before hours of work
             if prompt == "chat":
                 chat_messages(task, sample, [_NO_AUDIO] * len(sample.audios))

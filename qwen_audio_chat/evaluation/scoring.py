@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from ..prompts.tags import parse_note, strip_tags
 from .caption_metrics import caption_metrics
-from .metrics import Metric, accuracy, bleu, chrf, edit_counts, error_rate
+from .metrics import Metric, Unit, accuracy, bleu, chrf, edit_counts, error_rate
 from .normalization import CHARACTER_LANGUAGES, normalize
 from .note_metrics import note_metrics
 from .predictions import Prediction
@@ -33,8 +33,12 @@ def score_transcripts(predictions: Sequence[Prediction], normalization: str) -> 
         for pair, prediction in zip(texts, predictions, strict=True)
         if prediction.text_language not in CHARACTER_LANGUAGES
     ]
-    scores = {"wer": error_rate(*zip(*spaced, strict=True))} if spaced else {}
-    return scores | {"cer": error_rate(*zip(*texts, strict=True), unit="character")}
+    scores = {"wer": _error_rate(spaced, "word")} if spaced else {}
+    return scores | {"cer": _error_rate(texts, "character")}
+
+
+def _error_rate(pairs: Sequence[tuple[str, str]], unit: Unit) -> Metric:
+    return error_rate([reference for reference, _ in pairs], [guess for _, guess in pairs], unit)
 
 
 def transcription_errors(prediction: Prediction, normalization: str) -> tuple[int, int]:
@@ -47,17 +51,19 @@ def transcription_errors(prediction: Prediction, normalization: str) -> tuple[in
 
 def _normalized_pair(prediction: Prediction, normalization: str) -> tuple[str, str]:
     language = prediction.text_language
-    pair = (normalize(text, normalization, language) for text in (prediction.references[0], prediction.prediction))
+    reference, guess = (
+        normalize(text, normalization, language) for text in (prediction.references[0], prediction.text)
+    )
     if language in CHARACTER_LANGUAGES:
-        return tuple("".join(text.split()) for text in pair)
-    return tuple(pair)
+        return "".join(reference.split()), "".join(guess.split())
+    return reference, guess
 
 
 def score_translations(predictions: Sequence[Prediction], normalization: str) -> Scores:
     """BLEU and chrF. One BLEU needs one target language, since its tokenizer depends on it."""
     languages = {prediction.text_language for prediction in predictions}
     references = [[normalize(text, normalization) for text in item.references] for item in predictions]
-    guesses = [normalize(strip_tags(item.prediction), normalization) for item in predictions]
+    guesses = [normalize(strip_tags(item.text), normalization) for item in predictions]
     if len(languages) == 1:
         score = bleu(references, guesses, *languages)
     else:
@@ -67,13 +73,13 @@ def score_translations(predictions: Sequence[Prediction], normalization: str) ->
 
 def score_word_times(predictions: Sequence[Prediction], normalization: str) -> Scores:
     """Shift of word times, and the word error rate of the text without times."""
-    references, guesses = ([item.references[0] for item in predictions], [item.prediction for item in predictions])
+    references, guesses = ([item.references[0] for item in predictions], [item.text for item in predictions])
     return time_metrics(references, guesses) | score_transcripts(predictions, normalization)
 
 
 def score_captions(predictions: Sequence[Prediction], normalization: str) -> Scores:
     """Caption metrics of the COCO tools, which have their own normalisation, and chrF."""
-    return caption_metrics([item.references for item in predictions], [strip_tags(p.prediction) for p in predictions])
+    return caption_metrics([item.references for item in predictions], [strip_tags(p.text) for p in predictions])
 
 
 def score_labels(predictions: Sequence[Prediction], normalization: str) -> Scores:
@@ -82,13 +88,13 @@ def score_labels(predictions: Sequence[Prediction], normalization: str) -> Score
     exact, named = [], []
     for item in predictions:
         right = {normalize(text, normalization) for text in item.references}
-        guess = normalize(item.prediction, normalization)
+        guess = normalize(item.text, normalization)
         exact.append(guess in right)
         named.append(bool(found := named_labels(guess, labels)) and found <= right)
     return {
         "accuracy": accuracy(exact, "the whole answer equals the reference"),
         "named_accuracy": accuracy(named, "the answer names the right label and no other"),
-        "declined": accuracy([bool(DECLINING.search(item.prediction)) for item in predictions]),
+        "declined": accuracy([bool(DECLINING.search(item.text)) for item in predictions]),
     }
 
 
@@ -110,13 +116,13 @@ def score_short_answers(predictions: Sequence[Prediction], normalization: str) -
     """
 
     def is_right(item: Prediction) -> bool:
-        return normalize(item.prediction, normalization) in {normalize(r, normalization) for r in item.references}
+        return normalize(item.text, normalization) in {normalize(r, normalization) for r in item.references}
 
     def first_word(text: str) -> str:
         return (normalize(text, "lower_no_punctuation").split() or [""])[0]
 
     binary = [item for item in predictions if item.references[0].strip().lower() in ("yes", "no")]
-    starts = [first_word(item.prediction) in {first_word(r) for r in item.references} for item in binary]
+    starts = [first_word(item.text) in {first_word(r) for r in item.references} for item in binary]
     return {
         "accuracy": accuracy([is_right(item) for item in predictions], "the whole answer equals a reference"),
         "binary_accuracy": accuracy([is_right(item) for item in binary], f"{len(binary)} yes/no questions"),
@@ -127,7 +133,7 @@ def score_short_answers(predictions: Sequence[Prediction], normalization: str) -
 def score_notes(predictions: Sequence[Prediction], normalization: str) -> Scores:
     """Scores of notes in the paper's tag format."""
     return note_metrics(
-        [parse_note(item.references[0]) for item in predictions], [parse_note(item.prediction) for item in predictions]
+        [parse_note(item.references[0]) for item in predictions], [parse_note(item.text) for item in predictions]
     )
 
 
@@ -139,9 +145,9 @@ def score_open_answers(predictions: Sequence[Prediction], normalization: str) ->
     """
     right, declined, refused = [], [], []
     for item in predictions:
-        guess = f" {normalize(item.prediction, normalization)} "
+        guess = f" {normalize(item.text, normalization)} "
         contained = any(f" {normalize(text, normalization)} " in guess for text in item.references)
-        declines = bool(DECLINING.search(item.prediction))
+        declines = bool(DECLINING.search(item.text))
         if DECLINING.search(item.references[0]):
             declined.append(declines)
         else:
@@ -149,7 +155,7 @@ def score_open_answers(predictions: Sequence[Prediction], normalization: str) ->
         right.append(contained or (declines and bool(DECLINING.search(item.references[0]))))
     return {
         "contains_reference": accuracy(right, "the reference stands in the answer as whole words"),
-        "chrf": chrf([item.references for item in predictions], [item.prediction for item in predictions]),
+        "chrf": chrf([item.references for item in predictions], [item.text for item in predictions]),
         "declined": accuracy(declined, f"of {len(declined)} questions that can't be answered"),
         "false_refusals": accuracy(refused, f"of {len(refused)} questions that can be answered"),
     }

@@ -80,7 +80,7 @@ def time_metrics(references: Sequence[str], predictions: Sequence[str]) -> dict[
         for reference, guess in zip(references, predictions, strict=True)
     ]
     parsed = accuracy([guess is not None for _, guess in pairs])
-    shifts = [alignment_shift(*pair) for pair in pairs if None not in pair]
+    shifts = [alignment_shift(truth, guess) for truth, guess in pairs if truth and guess]
     matched = [shift for shift in shifts if len(shift.starts)]
     spoken = [shift for shift in matched if not shift.silent.all()]
     note = f"over {sum(len(shift.starts) for shift in matched)} equal words of {len(matched)} samples"

@@ -109,6 +109,8 @@ class AlignmentHead(nn.Module):
         vocabulary: ids of the tokens that a frame may say, all those of the training texts.
     """
 
+    vocabulary: torch.Tensor
+
     def __init__(self, width: int, vocabulary: Sequence[int], temperature: float = 18.0):
         super().__init__()
         self.temperature = nn.Parameter(torch.tensor(temperature))

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerFast
 
 from ..prompts.questions import UNKNOWN
-from ..prompts.tags import parse_note
 from .alignment import name_tokens, transcript_tokens
-from .dialogues import loudness, note_name
+from .dialogues import describe_note
 from .manifest import Clip, Example
 
 
@@ -47,9 +46,8 @@ def alignment_target(example: Example) -> AlignmentTarget | None:
     if prompt.task != "keyword":
         return None
     if prompt.instruction == "note_analysis":
-        note = parse_note(example.text)
-        name = note_name(note.pitch).replace("#", " sharp ")
-        return AlignmentTarget(f"{note.instrument} {name} {loudness(note.velocity)}", "")
+        instrument, pitch, loudness = describe_note(example.text)
+        return AlignmentTarget(f"{instrument} {pitch.replace('#', ' sharp ')} {loudness}", "")
     return AlignmentTarget("" if example.text == UNKNOWN else example.text, "")
 
 

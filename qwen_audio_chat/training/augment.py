@@ -4,11 +4,15 @@ Everything is synthetic and drawn from one generator, so a clip and a seed alway
 never changes, so that time stamps stay valid. A clip of 5 s takes a few milliseconds on one core.
 """
 
+from typing import Any
+
 import librosa
 import numpy as np
-from scipy.fft import irfft, next_fast_len, rfft
+import scipy.fft
 
 from ..audio.decoding import SAMPLE_RATE
+
+_fft: Any = scipy.fft  # its annotations describe its dispatcher, not its results
 
 # Probabilities, each drawn on its own.
 ROOM_PROBABILITY = 0.35
@@ -32,23 +36,23 @@ def augment(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         return waveform.astype(np.float32)
     length = len(waveform)
     tail = SAMPLE_RATE // 2
-    size = next_fast_len(length + tail, real=True)
+    size = _fft.next_fast_len(length + tail, real=True)
     frequencies = np.fft.rfftfreq(size, 1 / SAMPLE_RATE)
     is_telephone = rng.random() < TELEPHONE_PROBABILITY
     spectrum = None
     if rng.random() < ROOM_PROBABILITY:
-        spectrum = rfft(waveform, size) * rfft(room_response(rng), size)
+        spectrum = _fft.rfft(waveform, size) * _fft.rfft(room_response(rng), size)
     if rng.random() < MICROPHONE_PROBABILITY:
-        spectrum = (rfft(waveform, size) if spectrum is None else spectrum) * microphone_response(frequencies, rng)
-    signal = np.asarray(waveform, np.float32) if spectrum is None else irfft(spectrum, size)[:length]
+        spectrum = (_fft.rfft(waveform, size) if spectrum is None else spectrum) * microphone_response(frequencies, rng)
+    signal = np.asarray(waveform, np.float32) if spectrum is None else _fft.irfft(spectrum, size)[:length]
     if rng.random() < NOISE_PROBABILITY:
         signal = add_noise(signal, rng.uniform(3.0, 35.0), rng)
     if is_telephone:
         low, high = rng.uniform(150, 350), rng.uniform(2800, 3900)
-        spectrum = rfft(signal, size) / (
+        spectrum = _fft.rfft(signal, size) / (
             (1 + (low / np.maximum(frequencies, 1)) ** 8) * (1 + (frequencies / high) ** 16)
         )
-        signal = mu_law(irfft(spectrum, size)[:length])
+        signal = mu_law(_fft.irfft(spectrum, size)[:length])
     peak = np.abs(signal).max()
     if rng.random() < CLIPPING_PROBABILITY:
         limit = peak * rng.uniform(0.2, 0.7)
@@ -128,10 +132,10 @@ def add_noise(signal: np.ndarray, snr_db: float, rng: np.random.Generator) -> np
 
 def coloured_noise(length: int, slope: float, rng: np.random.Generator) -> np.ndarray:
     """Noise whose power falls as 1 / frequency ** slope: 0 is white, 1 pink, 2 brown; [length], any level."""
-    size = next_fast_len(length, real=True)
-    spectrum = rfft(rng.standard_normal(size, dtype=np.float32))
+    size = _fft.next_fast_len(length, real=True)
+    spectrum = _fft.rfft(rng.standard_normal(size, dtype=np.float32))
     frequencies = np.maximum(np.fft.rfftfreq(size, 1 / SAMPLE_RATE), 20).astype(np.float32)
-    return irfft(spectrum * frequencies ** np.float32(-slope / 2), size)[:length]
+    return _fft.irfft(spectrum * frequencies ** np.float32(-slope / 2), size)[:length]
 
 
 def mu_law(signal: np.ndarray) -> np.ndarray:

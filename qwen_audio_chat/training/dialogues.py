@@ -62,8 +62,7 @@ def facts(clip: Clip) -> list[Fact]:
     if prompt.task == "translate":
         found.append(Fact("translate", clip, clip.text))
     if prompt.task == "keyword" and prompt.instruction == "note_analysis":
-        note = parse_note(clip.text)
-        found.append(Fact("note", clip, f"{note.instrument}, {note_name(note.pitch)}, {loudness(note.velocity)}"))
+        found.append(Fact("note", clip, ", ".join(describe_note(clip.text))))
     elif prompt.task == "keyword" and prompt.instruction in (None, "vocal_classification", "event", "scene"):
         found.append(Fact("nothing", clip, DECLINE) if clip.text == UNKNOWN else Fact("sound", clip, clip.text))
     if prompt.task in ("transcribe", "translate") and prompt.audio_language in LANGUAGE_NAMES:
@@ -73,14 +72,12 @@ def facts(clip: Clip) -> list[Fact]:
     return found
 
 
-def note_name(pitch: int) -> str:
-    """A MIDI pitch in scientific notation: 60 is C4."""
-    return librosa.midi_to_note(pitch, unicode=False)
-
-
-def loudness(velocity: int) -> str:
-    """A MIDI velocity, 0 to 127, in one or two words."""
-    return "soft" if velocity < 50 else "loud" if velocity > 100 else "medium loud"
+def describe_note(text: str) -> tuple[str, str, str]:
+    """Instrument, pitch ("C4" for MIDI 60) and loudness of a note, in words, from a text with tags of all three."""
+    note = parse_note(text)
+    assert note.instrument is not None and note.pitch is not None and note.velocity is not None
+    loudness = "soft" if note.velocity < 50 else "loud" if note.velocity > 100 else "medium loud"
+    return note.instrument, librosa.midi_to_note(note.pitch, unicode=False), loudness
 
 
 def exchange(text: str, audios: Sequence[Path], answer: str) -> list[Message]:

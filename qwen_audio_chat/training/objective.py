@@ -1,12 +1,14 @@
 """The model with its losses: what the language model should write, and what each audio frame should say."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 from torch.nn import functional as F
-from transformers.utils import ModelOutput
+from transformers.utils.generic import ModelOutput
 
 from ..files import atomic_folder
 from ..model import QwenAudioConfig, QwenAudioForConditionalGeneration, QwenAudioProcessor
@@ -48,11 +50,13 @@ class QwenAudioForTraining(QwenAudioForConditionalGeneration):
                 input_ids=input_ids, attention_mask=attention_mask, input_features=input_features,
                 feature_lengths=feature_lengths, **kwargs,
             )  # fmt: skip
-        clips = [] if input_features is None else self.get_audio_features(input_features, feature_lengths)
+        clips = []
+        if input_features is not None and feature_lengths is not None:
+            clips = self.get_audio_features(input_features, feature_lengths)
         losses = {}
         if labels is not None:
             losses["language_loss"] = self._language_loss(input_ids, attention_mask, labels, clips)
-        if self.alignment_head is not None and alignment_labels is not None:
+        if self.alignment_head is not None and alignment_labels is not None and ctc_labels is not None:
             losses["alignment_loss"] = self.alignment_loss(clips, alignment_labels, ctc_labels)
         loss = losses.get("language_loss", 0.0) + self.alignment_weight * losses.get("alignment_loss", 0.0)
         return ModelOutput(loss=loss, **losses)
@@ -78,6 +82,7 @@ class QwenAudioForTraining(QwenAudioForConditionalGeneration):
             clips: projected frames of each clip, [frames, width].
             alignment_labels, ctc_labels: of each clip, as the collator makes them.
         """
+        assert self.alignment_head is not None
         targets, ctc_targets = (
             [row[row != IGNORE].tolist() for row in labels] for labels in (alignment_labels, ctc_labels)
         )
@@ -86,7 +91,7 @@ class QwenAudioForTraining(QwenAudioForConditionalGeneration):
         if with_tokens := [n for n, row in enumerate(targets) if row]:
             loss = loss + self.alignment_head.loss(
                 [clips[n] for n in with_tokens], [targets[n] for n in with_tokens],
-                [bool(letters[n]) for n in with_tokens], self.get_input_embeddings(),
+                [bool(letters[n]) for n in with_tokens], self._token_embedding(),
             )  # fmt: skip
         with_letters = [n for n, row in enumerate(ctc_targets) if row]  # a lone blank teaches the head to be silent
         if self.ctc_head is not None and with_letters:
@@ -94,11 +99,16 @@ class QwenAudioForTraining(QwenAudioForConditionalGeneration):
             loss = loss + ctc_loss(log_probs, [letters[n] for n in with_letters]) / tokens
         return loss
 
+    def _token_embedding(self) -> nn.Embedding:
+        table = self.get_input_embeddings()
+        assert isinstance(table, nn.Embedding)
+        return table
+
     def save_plain(
         self,
         folder: Path,
         processor: QwenAudioProcessor,
-        weights: dict[str, torch.Tensor] | None = None,
+        weights: Mapping[str, Any] | None = None,
         **options,
     ) -> None:
         """Save the model as its plain class, with the alignment head and the processor, all or nothing.
@@ -140,6 +150,7 @@ def fit_alignment_head(
         clips: how many clips to fit to.
         steps: optimizer steps.
     """
+    assert model.alignment_head is not None
     chosen = random.Random(seed).sample(examples, min(clips, len(examples)))
     batch = collate([(example, 0) for example in chosen])
     with torch.no_grad():

@@ -11,7 +11,8 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from ..errors import UserError
-from ..prompts.tokenizer import special_tokens
+from ..model.encoder import QwenAudioEncoder
+from ..prompts.tokenizer import END_OF_TEXT, IM_END, IM_START, special_tokens
 from .objective import QwenAudioForTraining
 from .settings import Method, StageName, TrainSettings
 
@@ -63,9 +64,9 @@ def stage_of(settings: TrainSettings) -> Stage:
 
 def added_rows(tokenizer: PreTrainedTokenizerFast) -> list[int]:
     """Ids of the tags that a text model has never seen: all special tokens but ChatML's."""
-    ids = tokenizer.convert_tokens_to_ids(special_tokens(0.01, extra=0) + special_tokens(0.04, extra=0))
-    chat = tokenizer.convert_tokens_to_ids(special_tokens(0.04, extra=0)[:3])
-    return sorted(set(ids) - {None, tokenizer.unk_token_id, *chat})
+    tokens = {*special_tokens(0.01, extra=0), *special_tokens(0.04, extra=0)} - {END_OF_TEXT, IM_START, IM_END}
+    ids = [tokenizer.convert_tokens_to_ids(token) for token in tokens]
+    return sorted({i for i in ids if isinstance(i, int) and i != tokenizer.unk_token_id})
 
 
 def train_rows_only(table: nn.Embedding | nn.Linear, rows: Sequence[int]) -> None:
@@ -99,7 +100,7 @@ def prepare(
             )
         return _with_adapters(model, stage, lora_rank)
     groups = []
-    names = {parameter: name for name, parameter in model.named_parameters()}
+    names: dict[torch.Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
 
     def train(parameters: Iterable[nn.Parameter], rate: float | None) -> None:
         parameters = list(parameters)
@@ -118,6 +119,7 @@ def prepare(
         heads = (head for head in (model.alignment_head, model.ctc_head) if head is not None)
         train((parameter for head in heads for parameter in head.parameters()), stage.projector)
     table = model.get_input_embeddings()
+    assert isinstance(table, nn.Embedding)
     train((p for p in model.model.language_model.parameters() if p is not table.weight), stage.text)
     if stage.tags is not None:
         tables = {id(t.weight): t for t in (table, model.lm_head)}.values()  # only one where they are tied
@@ -128,7 +130,7 @@ def prepare(
     return model, groups
 
 
-def _upper(encoder: nn.Module, layers: int | None) -> Iterator[nn.Parameter]:
+def _upper(encoder: QwenAudioEncoder, layers: int | None) -> Iterator[nn.Parameter]:
     """The parameters of the upper layers; the positions are fixed sinusoids, which don't learn."""
     if layers is None:
         yield from (p for p in encoder.parameters() if p is not encoder.embed_positions.weight)

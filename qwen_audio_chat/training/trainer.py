@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle, islice
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -122,27 +123,32 @@ class QwenAudioTrainer(Trainer):
         self.groups, self.dev_collator, self.length_of = groups, dev_collator, length_of
         self.batch_tokens, self.decay = batch_tokens, decay
         self._partial_losses: dict[str, list[torch.Tensor]] = {}  # by name, since the last log line
-        dev = Visits(dev_examples) if dev_examples else None
-        super().__init__(model, arguments, collator, Visits(train_examples), dev, callbacks=[_SetEpoch(), _PlotLoss()])
+        self.train_visits, self.dev_visits, self.train_collator = Visits(train_examples), Visits(dev_examples), collator
+        self.output = Path(arguments.output_dir or ".")
+        super().__init__(
+            model,
+            arguments,
+            collator,
+            self.train_visits,
+            self.dev_visits if dev_examples else None,
+            callbacks=[_SetEpoch(), _PlotLoss()],
+        )
         self.model_accepts_loss_kwargs = False  # the loss is a mean over the batch
-        Path(arguments.output_dir).mkdir(parents=True, exist_ok=True)
+        self.output.mkdir(parents=True, exist_ok=True)
         if self.args.should_save:
-            shutil.rmtree(Path(arguments.output_dir, PARTIAL), ignore_errors=True)
+            shutil.rmtree(self.output / PARTIAL, ignore_errors=True)
 
     def get_train_dataloader(self) -> DataLoader:
-        self.batches = LengthBatches(
-            [self.length_of(example) for example in self.train_dataset.examples],
-            self.batch_tokens, self.args.data_seed or self.args.seed, self.accelerator.num_processes,
-        )  # fmt: skip
-        return self.accelerator.prepare(self._loader(self.train_dataset, self.batches, self.data_collator))
+        replicas = self.accelerator.num_processes
+        self.batches = self._batches(self.train_visits, self.args.data_seed or self.args.seed, replicas)
+        return self.accelerator.prepare(self._loader(self.train_visits, self.batches, self.train_collator))
 
-    def get_eval_dataloader(self, eval_dataset=None) -> DataLoader:
-        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
-        batches = LengthBatches(
-            [self.length_of(example) for example in dataset.examples],
-            self.batch_tokens, replicas=self.accelerator.num_processes,
-        )  # fmt: skip
-        return self.accelerator.prepare(self._loader(dataset, batches, self.dev_collator))
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        batches = self._batches(self.dev_visits, 0, self.accelerator.num_processes)
+        return self.accelerator.prepare(self._loader(self.dev_visits, batches, self.dev_collator))
+
+    def _batches(self, visits: Visits, seed: int, replicas: int) -> LengthBatches:
+        return LengthBatches([self.length_of(each) for each in visits.examples], self.batch_tokens, seed, replicas)
 
     def _loader(self, dataset: Visits, batches: LengthBatches, collator: Collator) -> DataLoader:
         return DataLoader(
@@ -153,7 +159,7 @@ class QwenAudioTrainer(Trainer):
         if self.optimizer is None:
             wrappers = ("module.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
             parameters = {}
-            for name, parameter in (model or self.model).named_parameters():
+            for name, parameter in (model or self._model).named_parameters():
                 for wrapper in wrappers:
                     name = name.replace(wrapper, "")
                 parameters[name] = parameter
@@ -174,14 +180,14 @@ class QwenAudioTrainer(Trainer):
         """Warm-up, a constant rate, and a linear decay: a checkpoint from before the decay can start a longer run."""
         if self.lr_scheduler is None:
             self.lr_scheduler = get_wsd_schedule(
-                optimizer or self.optimizer, min(self.args.warmup_steps, num_training_steps // 10),
+                optimizer or self.optimizer, min(int(self.args.warmup_steps), num_training_steps // 10),
                 round(self.decay * num_training_steps), num_training_steps, decay_type="linear",
             )  # fmt: skip
         return self.lr_scheduler
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         outputs = model(**inputs)
-        if self.model.training:
+        if self._model.training:
             for name, value in outputs.items():
                 if name != "loss":
                     self._partial_losses.setdefault(name, []).append(value.detach())
@@ -193,23 +199,31 @@ class QwenAudioTrainer(Trainer):
             self._partial_losses.clear()
         super().log(logs, *args, **kwargs)
 
-    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
         """Mean loss of the held-out batches.
 
         Trainer's own loop gathers one loss per example, which fails where processes have batches of different sizes.
         """
-        self.model.eval()
-        figures = torch.zeros(2, device=self.args.device)
-        for inputs in self.get_eval_dataloader(eval_dataset):
+        self._model.eval()
+        total, batches = torch.zeros(2, device=self.args.device)
+        for inputs in self.get_eval_dataloader():
             with torch.no_grad(), self.compute_loss_context_manager():
-                loss = self.compute_loss(self.model, self._prepare_inputs(inputs)).detach()
-            figures += torch.stack((loss, torch.ones_like(loss)))
-        total, batches = self.accelerator.reduce(figures, "sum").tolist()
-        metrics = {f"{metric_key_prefix}_loss": total / batches}
-        self.model.train()
+                loss = self._model(**self._prepare_inputs(inputs))["loss"]
+            total, batches = total + loss.detach(), batches + 1
+        sums: Any = self.accelerator.reduce(torch.stack((total, batches)), "sum")
+        metrics = {f"{metric_key_prefix}_loss": float(sums[0] / sums[1])}
+        self._model.train()
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    @property
+    def _model(self) -> torch.nn.Module:
+        """The model, which Trainer types as one that may be missing."""
+        assert self.model is not None
+        return self.model
 
     def _get_output_dir(self, trial) -> str:
         folder = super()._get_output_dir(trial)
@@ -225,21 +239,20 @@ class QwenAudioTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             name = f"checkpoint-{self.state.global_step}"
-            final = Path(self.args.output_dir, name)
-            shutil.rmtree(final, ignore_errors=True)
-            os.replace(Path(self.args.output_dir, PARTIAL, name), final)
-            rotate_checkpoints(self.args.output_dir, self.args.save_total_limit)
+            shutil.rmtree(self.output / name, ignore_errors=True)
+            os.replace(self.output / PARTIAL / name, self.output / name)
+            rotate_checkpoints(str(self.output), self.args.save_total_limit)
         self.accelerator.wait_for_everyone()
 
     def resume(self) -> None:
         """Train to the end, from the last checkpoint where there is one."""
-        self.train(resume_from_checkpoint=get_last_checkpoint(self.args.output_dir))
+        self.train(resume_from_checkpoint=get_last_checkpoint(str(self.output)))
 
 
 class _SetEpoch(TrainerCallback):
     """Set the epoch of the batch sampler, which accelerate doesn't when several processes resume."""
 
-    def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs):
+    def on_epoch_begin(self, args, state, control, *, train_dataloader: Any, **kwargs):
         sampler = train_dataloader.batch_sampler
         while not isinstance(sampler, LengthBatches):
             sampler = sampler.batch_sampler
@@ -251,7 +264,7 @@ class _PlotLoss(TrainerCallback):
 
     def on_evaluate(self, args, state, control, **kwargs):
         if state.is_world_process_zero:
-            plot_losses(state.log_history, Path(args.output_dir, "loss.png"))
+            plot_losses(state.log_history, Path(args.output_dir or ".", "loss.png"))
 
     on_train_end = on_evaluate
 

@@ -1,8 +1,9 @@
 """The weights at both ends of a run: loaded to be trained, and saved when they are."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoProcessor
@@ -29,10 +30,11 @@ def load_model(source: str, method: Method) -> QwenAudioForTraining:
         raise UserError(
             "{source} has weights of 8 bits, which QLoRA can't take: use --method lora or full.", source=source
         )
-    dtype = torch.float32 if method == "full" else torch.bfloat16
-    quantization = {"quantization_config": bitsandbytes_config("int4")} if method == "qlora" else {}
+    options: dict[str, Any] = {"config": config, "dtype": torch.float32 if method == "full" else torch.bfloat16}
+    if method == "qlora":
+        options["quantization_config"] = bitsandbytes_config("int4")
     with _missing_files_reported(source):
-        return QwenAudioForTraining.from_pretrained(source, config=config, dtype=dtype, **quantization)
+        return QwenAudioForTraining.from_pretrained(source, **options)
 
 
 def load_processor(source: str) -> QwenAudioProcessor:
@@ -54,14 +56,14 @@ def _missing_files_reported(source: str) -> Iterator[None]:
         raise UserError("The model {source} can't be loaded: {reason}", source=source, reason=reason) from error
 
 
-def save_result(
-    model: torch.nn.Module, weights: dict[str, torch.Tensor], processor: QwenAudioProcessor, folder: Path
-) -> Path:
+def save_result(model: Any, weights: Mapping[str, Any] | None, processor: QwenAudioProcessor, folder: Path) -> Path:
     """Write a trained model to `folder`; of QLoRA, whose base has 4 bits, the adapters alone, to `adapter` beside it.
 
     Args:
-        model: as trained, perhaps wrapped by PEFT.
+        model: `QwenAudioForTraining`, perhaps wrapped by PEFT.
         weights: its state, gathered from all processes.
+        processor: the model's.
+        folder: for a model that is written whole.
 
     Returns:
         The folder written last.
@@ -69,17 +71,16 @@ def save_result(
     Raises:
         UserError: training has diverged.
     """
-    state: dict[str, torch.Tensor] | None = weights
     if hasattr(model, "merge_and_unload"):  # PEFT's wrapper
         adapter = folder.with_name("adapter")
         with atomic_folder(adapter) as writing:
             model.save_pretrained(writing)
         if getattr(model.base_model.model, "is_loaded_in_4bit", False):
             return adapter
-        model, state = model.merge_and_unload(), None
+        model, weights = model.merge_and_unload(), None
     if not all(parameter.isfinite().all() for parameter in model.parameters() if parameter.is_floating_point()):
         raise UserError("The weights are no longer finite numbers: train again with a lower --learning-rate.")
-    model.save_plain(folder, processor, state, max_shard_size=MAX_SHARD_SIZE)
+    model.save_plain(folder, processor, weights, max_shard_size=MAX_SHARD_SIZE)
     return folder
 
 
@@ -91,5 +92,5 @@ def merge_adapter(source: str | Path, adapter: str | Path, output: Path) -> None
     import_bitsandbytes()  # before PEFT does, see there
     from peft import PeftModel  # optional
 
-    model = PeftModel.from_pretrained(load_model(str(source), "lora"), adapter).merge_and_unload()
+    model: Any = PeftModel.from_pretrained(load_model(str(source), "lora"), adapter).merge_and_unload()
     model.save_plain(output, load_processor(str(source)))
