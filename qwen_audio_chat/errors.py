@@ -1,4 +1,4 @@
-"""The one family of errors that are told to a user in a sentence; any other exception is a bug and keeps its traceback.
+"""The one family of errors that a user sees as a sentence; any other exception is a bug and keeps its traceback.
 
 A sentence is a template and its values, so that the page can say the same thing in another language.
 """

@@ -171,11 +171,11 @@ def test_no_two_files_have_the_same_name():
 
 
 def first_line(path: Path) -> str:
-    """What a file says about itself: the first line of a docstring, or of a comment at its head."""
+    """What a file says about itself: the first line of its docstring, or sentence of the comment at its head."""
     source = path.read_text(encoding="utf-8")
     if path.suffix == ".py":
         return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
-    return source.partition("\n")[0].strip("/*# ")
+    return source.partition("\n")[0].strip("/*# ").partition(". ")[0].rstrip(".") + "."
 
 
 def listing() -> str:
