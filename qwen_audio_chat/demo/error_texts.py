@@ -62,8 +62,12 @@ CHINESE = {  # English template → its translation, with the same names
         "标签任务只针对一段音频，而不是 {count} 段。",
     "max_new_tokens must be at least 1.":
         "max_new_tokens 必须至少为 1。",
-    "temperature and repetition_penalty must be above 0, top_p within 0 to 1, and top_k not negative.":
-        "temperature 和 repetition_penalty 必须大于 0，top_p 必须在 0 到 1 之间，top_k 不能为负。",
+    "temperature must be at least {lowest}, and repetition_penalty above 0.":
+        "temperature 必须至少为 {lowest}，repetition_penalty 必须大于 0。",
+    "top_p must be above 0 and at most 1, and top_k not negative.":
+        "top_p 必须大于 0 且不超过 1，top_k 不能为负。",
+    "seed must have at most 64 bits.":
+        "seed 最多 64 位。",
     # demo.page_audio
     "This is {seconds} of audio, but the model holds about {limit}: use a shorter part.":
         "音频共 {seconds}，而模型最多容纳约 {limit}：请截取较短的部分。",

@@ -201,6 +201,7 @@ def test_an_upload_is_served_to_nobody(demo, clips):
             assert httpx.get(f"{demo.local_url}gradio_api/{route}{address}").status_code == 404
 
 
+@pytest.mark.slow
 def test_too_large_a_file_is_refused(demo):
     with httpx.Client() as client:
         big = b"\0" * (257 * 2**20)
