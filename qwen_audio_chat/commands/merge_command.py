@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from ..resources import resolve_model_name
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """`merge --model Qwen/Qwen-Audio-Chat --adapter runs/mine/adapter --output runs/mine/final`"""
@@ -16,5 +18,5 @@ def run(args: argparse.Namespace) -> None:
     """Write the merged model, which loads like any other."""
     from ..training.weights import merge_adapter  # needs PyTorch, for which a help text shouldn't wait
 
-    merge_adapter(args.model, args.adapter, args.output)
+    merge_adapter(resolve_model_name(args.model), args.adapter, args.output)
     print(f"The merged model is in {args.output}.")
