@@ -31,6 +31,7 @@ def test_all_three_ways_give_the_same_answers_and_reuse_computes_less(chat):
         assert len(found[way]) == 5 and all(seconds > 0 for seconds in found[way])
 
 
+@pytest.mark.slow
 def test_reuse_changes_no_token_of_the_shipped_pocket_in_float32(float_pocket):
     assert measures.times_to_first_token(float_pocket, repeats=1, clip_s=3.0, new_tokens=12)["identical_answers"] == 1
 
