@@ -96,9 +96,10 @@ class Audio:
         Raises:
             AudioError: it is longer.
         """
-        if n_mels not in self._log_mels:
-            self._log_mels[n_mels] = log_mel(self.waveform, n_mels)
-        return self._log_mels[n_mels]
+        features = self._log_mels.get(n_mels)
+        if features is None:  # another thread may call `release` at any moment
+            features = self._log_mels[n_mels] = log_mel(self.waveform, n_mels)
+        return features
 
     def release(self) -> None:
         """Let the log-mel go, of the pieces as well: it is no longer needed once the audio is encoded."""

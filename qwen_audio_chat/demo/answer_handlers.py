@@ -56,6 +56,8 @@ class AnswerHandlers:
             log.exception("An answer failed")
             failure = text("failed", lang)
         finally:
+            if reply is not None:
+                reply.close()  # here, in the thread that reads it: an abandoned answer must not hold the visitor's cache
             with visitor.lock:
                 if visitor.job is job:
                     visitor.end_job(job)
