@@ -214,6 +214,7 @@ def test_captions_without_the_coco_tools(monkeypatch):
     assert all(scores[name].value is None and "pip install" in scores[name].note for name in captions.COCO_METRICS)
 
 
+@pytest.mark.slow
 def test_captions_with_java():
     if not captions.shutil.which("java"):
         pytest.skip("no Java")

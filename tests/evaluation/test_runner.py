@@ -81,6 +81,7 @@ def test_batch_sizes_give_the_same_answers(tiny_chat, manifest, tmp_path, monkey
 
 
 @pytest.mark.parametrize("task", ["asr", "aac"])
+@pytest.mark.slow
 def test_batch_sizes_give_the_same_answers_of_the_shipped_pocket_in_float32(float_pocket, tmp_path, monkeypatch, task):
     monkeypatch.setattr("qwen_audio_chat.evaluation.prompting.CHAT_TOKENS", 16)
     rows = [{"audio": str(clip), "text": clip.stem} for clip in sorted(EXAMPLES.glob("*.flac"))]
@@ -130,6 +131,7 @@ def test_an_interrupted_run_continues_and_asks_nothing_twice(manifest, tmp_path)
     assert list(read_predictions(tmp_path / "out" / RESULT_FILE)) == predictions
 
 
+@pytest.mark.slow
 def test_kill_leaves_every_answer_and_resumes(manifest, tmp_path):
     """kill -9 in the middle of a run in a process of its own."""
     script = (
@@ -241,6 +243,7 @@ def environment(**extra: str) -> dict[str, str]:
     return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | extra
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(tiny_chat, manifest, tmp_path):
     """Two real processes with gloo; each asks its share, the main one writes the result."""
     script = Path(__file__).with_name("run_tiny.py")

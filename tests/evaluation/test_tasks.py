@@ -141,6 +141,7 @@ def values(task: str, predictions: list[Prediction], normalization: str) -> dict
     return {name: metric.value for name, metric in TASKS[task].score(predictions, normalization).items()}
 
 
+@pytest.mark.slow
 def test_scores_of_official_rows_of_each_task():
     """One right and one wrong answer per task, in the output format of the released model."""
     zh = {"audio_language": "zh", "text_language": "zh"}

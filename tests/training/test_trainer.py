@@ -68,6 +68,7 @@ def test_finetune_trains_the_language_model_alone(tiny_folder, manifest, tmp_pat
     assert not any("embed_tokens" in name for name in names)
 
 
+@pytest.mark.slow
 def test_joint_trains_the_language_model_and_what_feeds_it(tiny_folder, manifest, tmp_path, parse, tiny_tokenizer):
     settings = parse(
         *options(tiny_folder, manifest, tmp_path / "joint", "--stage", "joint", "--steps", 8, "--log-every", 2)
@@ -80,6 +81,7 @@ def test_joint_trains_the_language_model_and_what_feeds_it(tiny_folder, manifest
     assert logged and all("language_loss" in entry for entry in logged)
 
 
+@pytest.mark.slow
 def test_the_shipped_pocket_is_trained_as_floats():
     model = load_model(str(POCKET), "full")
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
@@ -101,6 +103,7 @@ def test_pretrain_trains_the_encoder_and_only_the_rows_of_tags(tiny_folder, mani
     assert not tokens & {"<|im_start|>", "<|im_end|>", "<|endoftext|>", "the", "Ġthe", "a"}
 
 
+@pytest.mark.slow
 def test_adapters_are_merged_into_the_result(tiny_folder, manifest, tmp_path, parse):
     output = tmp_path / "out"
     train(parse(*options(tiny_folder, manifest, output, "--steps", 4, "--method", "lora", "--lora-rank", 4)))
@@ -142,6 +145,7 @@ def start(folder, manifest, output, *more, launcher=()) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, *launcher, str(script), *arguments], env=environment)
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_gives_the_same_loss_curve(tiny_folder, manifest, tmp_path):
     settings = ("--stage", "pretrain", "--alignment", 0.3, "--steps", 24, "--corruption", 0.2, "--keep", 9)
     straight, broken = tmp_path / "straight", tmp_path / "broken"
@@ -161,6 +165,7 @@ def test_killed_and_resumed_gives_the_same_loss_curve(tiny_folder, manifest, tmp
     assert not changed(straight / "final", broken / "final")
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_does(tiny_folder, manifest, tmp_path):
     settings = ("--stage", "pretrain", "--steps", 4)
     one = start(tiny_folder, manifest, tmp_path / "one", *settings, "--accumulate", 2)
