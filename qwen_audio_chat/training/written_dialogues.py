@@ -224,8 +224,12 @@ def write_all(manifests: Sequence[Path], output: Path, base_url: str, model: str
     Raises:
         UserError: what is wrong with the arguments, the data or the endpoint.
     """
-    left = clips_left(read_labelled(manifests), output)
-    output.parent.mkdir(parents=True, exist_ok=True)
+    clips = read_labelled(manifests)
+    try:
+        left = clips_left(clips, output)
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError("{output} can't be written ({reason}).", output=str(output), reason=error.strerror) from error
     client = connect(base_url)
     num_dialogues = num_clips = num_unusable = failed_in_a_row = 0
     for clip in left:

@@ -157,6 +157,7 @@ def test_a_file_of_anything_else_stays_as_it_is(fails, tmp_path, endpoint, text)
 
 def test_wrong_arguments_are_found_before_anything_is_asked(fails, tmp_path, endpoint):
     assert "is a folder" in fails("--output", tmp_path)
+    assert "can't be written" in fails("--output", tmp_path / "clips.jsonl" / "written.jsonl")
     assert "something other than dialogues" in fails("--output", tmp_path / "clips.jsonl")
     assert "--base-url must begin with http://" in fails("--base-url", "localhost:8000/v1")
     assert "Invalid port" in fails("--base-url", "http://localhost:port/v1")
