@@ -13,12 +13,29 @@ from .errors import UserError
 CARD = "README.md"
 
 
+@contextmanager
+def _reporting_write_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            "{path} can't be written ({reason}); choose another place, or make room there.",
+            path=str(path),
+            reason=error.strerror or error,
+        ) from error
+
+
 def atomic_write(path: Path, text: str) -> None:
-    """Write a file, making its folder; an interruption leaves either the old file or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.tmp")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    """Write a file, making its folder; an interruption leaves either the old file or the new one, never a part.
+
+    Raises:
+        UserError: the place can't be written.
+    """
+    with _reporting_write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.tmp")
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
 
 
 @contextmanager
@@ -28,20 +45,21 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     The model card is kept: people write it.
 
     Raises:
-        UserError: the folder exists and holds something other than a model, which would be lost.
+        UserError: the folder can't be written, or exists and holds something other than a model, which would be lost.
     """
     card = folder / CARD
     is_model = any(folder.glob("*config.json")) or any(folder.glob("*.safetensors"))
     if folder.exists() and {*folder.iterdir()} - {card} and not is_model:
         raise UserError("{folder} holds something other than a model: choose another folder.", folder=folder)
     partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    yield partial
-    if card.exists():
-        shutil.copy2(card, partial)
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(partial, folder)
+    with _reporting_write_errors(folder):
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        yield partial
+        if card.exists():
+            shutil.copy2(card, partial)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(partial, folder)
 
 
 def record_run_identity(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
