@@ -1,4 +1,4 @@
-"""`answer`: a question answered in the way that suits the model, for the page, the commands and programs alike."""
+"""`answer`: which audio a question is about, and how to ask the model; for the page, the commands and programs."""
 
 import re
 import threading

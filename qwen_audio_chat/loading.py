@@ -1,4 +1,4 @@
-"""A model ready to chat, by name or folder, and the arguments of every command that talks with one."""
+"""`load`: an `AudioChat` from a hub id or folder, and the arguments of every command that talks with one."""
 
 import argparse
 from functools import lru_cache

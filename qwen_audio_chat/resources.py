@@ -1,4 +1,4 @@
-"""Where the files that ship with the package lie: the pocket model and the example clips."""
+"""Where the files that ship with the package are: the pocket model (what `--model pocket` means) and example clips."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Every text of the page, in English and Chinese.
+"""Every text of the page, in English and Chinese; only the sentences of errors are in `error_texts`.
 
 Fixed labels are translated in the browser (`I18N`, `label`). What is made while answering is translated here, by the
 Accept-Language header of the request (`language`, `text`).

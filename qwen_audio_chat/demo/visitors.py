@@ -1,4 +1,4 @@
-"""What the server holds for each visitor: a conversation, audio files, a session of the model, and one job at most.
+"""What the server holds for each visitor, and for how long: conversation, audio files, model session, one job at most.
 
 A visitor's job is either to read the audios of a message or of an import, or to answer:
 

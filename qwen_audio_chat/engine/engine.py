@@ -1,4 +1,4 @@
-"""`Engine`: one model on one device, one pass at a time. It knows embeddings and ids, no messages and no files."""
+"""`Engine`: encodes clips, prefills prompts in chunks, decodes; one pass on the device at a time, no text, no files."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence

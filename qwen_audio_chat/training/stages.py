@@ -1,4 +1,4 @@
-"""Which parts of the model each stage of training changes (arXiv 2311.07919, sections 2.2 and 2.3).
+"""Which parts of the model each training stage changes, and at which rates (arXiv 2311.07919, sections 2.2 and 2.3).
 
 "align" and "joint" are this project's additions, for an encoder and a language model that never met.
 """
