@@ -57,7 +57,7 @@ class AnswerHandlers:
             failure = text("failed", lang)
         finally:
             if reply is not None:
-                reply.close()  # here, in the thread that reads it: an abandoned answer must not hold the visitor's cache
+                reply.close()  # in the thread that reads it, so that the visitor's cache is free at once
             with visitor.lock:
                 if visitor.job is job:
                     visitor.end_job(job)
