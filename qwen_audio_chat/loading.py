@@ -35,7 +35,7 @@ def load(
     Raises:
         model.checkpoint.CheckpointError: one sentence on what is wrong with the model's files.
     """
-    import torch  # here, for a help text need not wait for it
+    import torch  # lazily: `--help` must not wait for PyTorch
 
     from .chat import AudioChat
     from .model.checkpoint import load_model

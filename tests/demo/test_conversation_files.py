@@ -2,6 +2,7 @@
 
 import base64
 import json
+from pathlib import Path
 
 import gradio as gr
 import pytest
@@ -13,6 +14,7 @@ from qwen_audio_chat.demo.page_audio import page_audios, question_message
 from qwen_audio_chat.demo.page_state import PageState
 from qwen_audio_chat.demo.texts import text
 from qwen_audio_chat.errors import UserError
+from qwen_audio_chat.prompts.messages import message_text
 
 REQUEST = gr.Request(session_hash="somebody", headers={})
 
@@ -68,6 +70,19 @@ def test_an_export_can_be_imported(page, visitor, clip, popups):
     assert all(audio.file.parent == other.folder != visitor.folder for audio in audios)
     markdown = conversation_files.to_markdown(other.conversation, "en")
     assert "- Audio 2: b.wav (0:40)" in markdown and "Which <one>?" in markdown
+
+
+def test_an_export_of_version_1_0_can_be_imported(visitor):
+    path = Path(__file__).with_name("exported_by_1_0.json")
+    conversation = conversation_files.read(path, visitor, visitor.begin_reading())
+    assert [(message["role"], message_text(message)) for message in conversation] == [
+        ("user", "Which <sound> is it?"),
+        ("assistant", "A tone, from <|0.00|> to <|0.20|>."),
+        ("user", "Danke, 谢谢"),
+        ("assistant", "You are welcome."),
+    ]
+    [audio] = page_audios(conversation[0])
+    assert audio.name == "tone & <b>.wav" and audio.seconds == 0.2 and audio.audio.waveform.max() > 0.25
 
 
 def test_an_export_with_parts_of_a_later_version_can_be_imported(visitor, tmp_path, clips):
