@@ -473,6 +473,7 @@ SOUND = {
 }
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None, suppress_health_check=FIXTURE_IS_CONSTANT)
 @given(
     start=st.sampled_from([b"", b"RIFF", b"fLaC", b"\xff\xfb\x90", b"OggS\0", b"ID3", b"\x1aE\xdf\xa3"]),

@@ -71,6 +71,7 @@ def test_decode_is_measured_after_a_cache_of_that_length(chat, monkeypatch):
     assert sorted(set(lengths)) == [71, 72, 73, 74]
 
 
+@pytest.mark.slow
 def test_command_prints_one_object_with_all_figures(monkeypatch, capsys, tiny_chat, tmp_path):
     monkeypatch.setattr(benchmark_command, "load_from", lambda args: tiny_chat)
     assert main(["benchmark", "--quick", "--output", str(tmp_path)]) == 0

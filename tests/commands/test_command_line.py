@@ -128,6 +128,7 @@ def test_transcripts_of_files_of_one_name_lie_apart(wav, tmp_path):
     assert sorted(path.parent.name for path in (tmp_path / "out").rglob("x.wav.txt")) == ["a", "b"]
 
 
+@pytest.mark.slow
 def test_transcribe_long_audio_piece_by_piece(tmp_path, clip, loaded):
     soundfile.write(tmp_path / "long.wav", np.concatenate([clip(29), 0 * clip(1), clip(12, 880)]), 16000)
     assert main(["transcribe", str(tmp_path), "--output", str(tmp_path / "out")]) == 0

@@ -153,6 +153,7 @@ def test_a_cache_that_follows_another_holds_the_same_and_goes_its_own_way():
     assert torch.equal(second.layers[0].values, torch.cat((-states[0], states[0, :, :, :5]), dim=2))
 
 
+@pytest.mark.slow
 def test_the_chat_searches_for_transcripts_and_keeps_what_the_prompt_cost(float_pocket):
     talk, session = (
         Conversation().ask("What does the person say?", [EXAMPLES / "not-valid.flac"]),

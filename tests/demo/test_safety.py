@@ -145,6 +145,7 @@ def opened():
     _watchers.remove(seen)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("meta", [None, META], ids=["without meta", "with meta"])
 @pytest.mark.parametrize("path", ["/etc/passwd", "http://127.0.0.1:9/x.wav", "../../etc/passwd"])
 def test_no_endpoint_reads_a_path_of_the_server(demo, path, meta, opened):

@@ -72,6 +72,7 @@ def test_golden_without_fused_attention(official_folder, official_processor, exp
         check_golden(model, official_processor, name, expected)
 
 
+@pytest.mark.slow
 def test_golden_after_saving_in_our_layout(official_model, official_processor, expected, tmp_path):
     official_model.save_pretrained(tmp_path)
     official_processor.save_pretrained(tmp_path)
@@ -85,6 +86,7 @@ def test_golden_after_saving_in_our_layout(official_model, official_processor, e
     assert model.generation_config.suppress_tokens == official_model.generation_config.suppress_tokens
 
 
+@pytest.mark.slow
 def test_names_from_before_version_2_load_as_the_new_ones(tmp_path, clip):
     """The shipped pocket's files hold the old names of the CTC head, a fresh save the new ones."""
     assert "letters" in json.loads((POCKET / "config.json").read_text())
@@ -161,6 +163,7 @@ def test_several_devices_never_split_a_layer(official_folder, official_model, of
     assert torch.equal(offloaded, whole)
 
 
+@pytest.mark.slow
 def test_no_code_of_a_repository_runs(official_folder, tmp_path):
     folder = shutil.copytree(official_folder, tmp_path / "copy")
     trap = f"open({str(tmp_path / 'ran')!r}, 'w')"
@@ -248,6 +251,7 @@ def test_tokenizers_that_are_refused(broken):
     assert "incomplete" in refusal(broken)
 
 
+@pytest.mark.slow
 def test_ids_of_model_and_tokenizer_must_agree(tiny_tokenizer, official_processor, tmp_path):
     build_tiny_model(tiny_tokenizer).save_pretrained(tmp_path)
     official_processor.save_pretrained(tmp_path)

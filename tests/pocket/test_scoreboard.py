@@ -159,6 +159,7 @@ def test_systems_stand_side_by_side(work):
     assert json.loads(json.dumps(figures(list(sets.values()))))["sounds: sounds"][CHANCE]["accuracy"] == 0.33333
 
 
+@pytest.mark.slow
 def test_a_second_call_asks_nothing_again(work):
     scored(work, constant("x"), lambda held_out: None)
 
@@ -214,6 +215,7 @@ def tiny_whisper() -> tuple[WhisperForConditionalGeneration, WhisperTokenizerFas
     return WhisperForConditionalGeneration(config), tokenizer
 
 
+@pytest.mark.slow
 def test_whisper_is_asked_in_the_language_of_each_clip(clip, monkeypatch):
     model, tokenizer = tiny_whisper()
     requests = [

@@ -53,6 +53,7 @@ def random_texts(tokens: list[str], count: int) -> list[str]:
     return texts
 
 
+@pytest.mark.slow
 def test_ten_thousand_texts_encode_as_with_tiktoken(tokenizer, ranks):
     reference = tiktoken.Encoding("qwen", pat_str=SPLIT_PATTERN, mergeable_ranks=ranks, special_tokens={})
     tokens = [token.decode() for token in ranks if token.decode(errors="ignore").encode() == token]

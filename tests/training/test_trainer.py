@@ -50,6 +50,7 @@ def history(output: Path) -> list[dict]:
     return json.loads((last / "trainer_state.json").read_text())["log_history"]
 
 
+@pytest.mark.slow
 def test_align_trains_projection_and_upper_encoder(tiny_folder, manifest, tmp_path, parse):
     output = tmp_path / "align"
     settings = parse(*options(tiny_folder, manifest, output, "--stage", "align", "--steps", 8))
@@ -90,6 +91,7 @@ def test_the_shipped_pocket_is_trained_as_floats():
     assert sum(parameter.numel() for parameter in trained) > 100e6 and len(groups) == 1
 
 
+@pytest.mark.slow
 def test_pretrain_trains_the_encoder_and_only_the_rows_of_tags(tiny_folder, manifest, tmp_path, parse, tiny_tokenizer):
     output = tmp_path / "out"
     settings = parse(*options(tiny_folder, manifest, output, "--stage", "pretrain", "--steps", 4, "--alignment", 0.3))

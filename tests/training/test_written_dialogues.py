@@ -44,7 +44,7 @@ def endpoint(monkeypatch):
     monkeypatch.setattr(written, "MAX_RETRIES", 2)
     monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}/v1", replies, asked
     server.shutdown()
     server.server_close()
