@@ -67,6 +67,7 @@ def texts(predictions: list[Prediction]) -> list[str | None]:
     return [prediction.prediction for prediction in predictions]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prompt", ["tags", "chat"])
 def test_batch_sizes_give_the_same_answers(tiny_chat, manifest, tmp_path, monkeypatch, prompt):
     monkeypatch.setattr("qwen_audio_chat.evaluation.prompting.CHAT_TOKENS", 24)

@@ -134,6 +134,7 @@ def load_on_meta(shapes: dict[str, list[int]]) -> QwenAudioForConditionalGenerat
     )
 
 
+@pytest.mark.slow
 def test_all_official_parameters_are_consumed():
     shapes = official_shapes()
     assert len(shapes) == 749

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 
 from qwen_audio_chat.loading import POCKET
 from qwen_audio_chat.prompts.chatml import encode_task, encode_text
-from qwen_audio_chat.prompts.tokenizer import SPLIT_PATTERN, special_tokens, time_tags, tokenizer_from_tiktoken
+from qwen_audio_chat.prompts.tokenizer import SPLIT_PATTERN, special_tokens, time_tags
 from tests.official import GOLDEN
 from tests.prompts.test_tags import PROMPTS
 
@@ -24,8 +24,9 @@ SCRIPTS += [(0xFF01, 0xFF5E), (0x1F300, 0x1FAFF), (0x20000, 0x2A6DF), (0x09, 0x0
 
 
 @pytest.fixture(scope="module")
-def tokenizer(vocabulary):
-    return tokenizer_from_tiktoken(vocabulary)
+def tokenizer(official_processor):
+    """Qwen's, made by `tokenizer_from_tiktoken` when the processor was loaded: making another takes seconds."""
+    return official_processor.tokenizer
 
 
 @pytest.fixture(scope="module")
