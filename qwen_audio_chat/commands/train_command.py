@@ -39,12 +39,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how the language model is trained: all weights, or adapters on 16 or 4 bits (default: %(default)s)",
     )
     add("--lora-rank", type=count, default=defaults.lora_rank, help="rank of the adapters (default: %(default)s)")
-    add("--steps", type=count, default=None, help="optimizer steps, instead of --epochs")
-    add(
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--steps", type=count, default=None, help="optimizer steps, instead of --epochs")
+    length.add_argument(
         "--epochs",
         type=number(float, 0.001),
         default=defaults.epochs,
         help="passes over the data (default: %(default)s)",
+    )
+    length.add_argument(
+        "--minutes",
+        type=number(float, 0.001),
+        default=None,
+        help="length of the training, instead of --epochs; the learning rate falls in time",
     )
     add(
         "--learning-rate",
@@ -62,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--decay",
         type=share,
         default=defaults.decay,
-        help="last share of the steps, in which the learning rate falls to 0 (default: %(default)s)",
+        help="last share of the steps or minutes, in which the learning rate falls to 0 (default: %(default)s)",
     )
     add(
         "--batch-tokens",
@@ -109,6 +116,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="processes that prepare data (default: %(default)s)",
     )
     add("--seed", type=int, default=defaults.seed, help="of everything random (default: %(default)s)")
+    add("--compile", action="store_true", help="compile the layers: faster on a GPU, after a start of a minute or two")
     add("--full-precision", action="store_true", help="compute in float32 even where bfloat16 is faster")
     add("--gradient-checkpointing", action="store_true", help="recompute activations: less memory, a third slower")
     parser.set_defaults(run=run)

@@ -75,7 +75,12 @@ class QwenAudioEncoder(PreTrainedModel):
             )
         hidden = hidden + self.embed_positions.weight[:frames]
         valid = torch.arange(frames, device=hidden.device) < conv_frames(feature_lengths)[:, None]
-        mask = create_bidirectional_mask(config=self.config, inputs_embeds=hidden, attention_mask=valid)
+        mask = create_bidirectional_mask(
+            config=self.config,
+            inputs_embeds=hidden,
+            attention_mask=valid,
+            allow_is_bidirectional_skip=not self.training,  # to look for padding would wait for the device
+        )
         for layer in self.layers:
             hidden = layer(hidden, mask)
         pooled = F.avg_pool1d(hidden.transpose(1, 2), kernel_size=2, stride=2).transpose(1, 2)

@@ -9,7 +9,6 @@ keep in the frames what tells rare words apart. Where a clip isn't English speec
 """
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from weakref import WeakKeyDictionary
@@ -23,10 +22,12 @@ from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast
 
 from ..ctc.forced_alignment import ctc_classes
+from .loss_indices import AlignmentTargets, CtcTargets, NameTargets
 
 HEAD_FILE = "alignment.safetensors"
 SHORT_TOKENIZER_MERGES = 5000
 BLANK = 0  # the class of a frame that says nothing
+IMPOSSIBLE = -1e4  # a log-probability of zero whose gradients, unlike those of -inf, stay finite
 NAMING_WEIGHT = 8.0  # of a name's token against one of a transcript, which has ten times as many
 CTC_ALPHABET = " 'abcdefghijklmnopqrstuvwxyz"
 _SHORT_TOKENIZERS: WeakKeyDictionary[PreTrainedTokenizerFast, Tokenizer] = WeakKeyDictionary()
@@ -71,34 +72,36 @@ def ctc_head_targets(text: str) -> list[int]:
     return ctc_classes(ctc_text(text), CTC_ALPHABET)
 
 
-def ctc_loss(log_probs: Sequence[torch.Tensor], targets: Sequence[Sequence[int]]) -> torch.Tensor:
+def ctc_loss(log_probs: torch.Tensor, targets: CtcTargets) -> torch.Tensor:
     """Sum of the CTC losses of clips; a clip too short for its target adds nothing.
 
     Args:
-        log_probs: of each clip, [frames, classes], blank first.
-        targets: classes of each clip.
+        log_probs: of all clips' frames, [all frames, classes], blank first.
+        targets: of the same clips.
     """
     return F.ctc_loss(
-        nn.utils.rnn.pad_sequence(list(log_probs)),
-        torch.tensor([label for row in targets for label in row], device=log_probs[0].device),
-        torch.tensor([len(clip) for clip in log_probs]),
-        torch.tensor([len(row) for row in targets]),
+        targets.clips.pad(log_probs, IMPOSSIBLE).transpose(0, 1),
+        targets.classes,
+        targets.clips.lengths,  # pyright: ignore[reportArgumentType]  numbers, with which nothing waits for a GPU
+        targets.lengths,  # pyright: ignore[reportArgumentType]
         reduction="sum",
         zero_infinity=True,
     )
 
 
-def naming_loss(log_probs: Sequence[torch.Tensor], targets: Sequence[Sequence[int]]) -> torch.Tensor:
+def naming_loss(log_probs: torch.Tensor, targets: NameTargets) -> torch.Tensor:
     """Sum over the tokens of clips' names: the negative log-likelihood of the token in a frame drawn at random.
 
     CTC would be content with a single frame that says the name, and teach all others to be silent; after 250 steps
-    every sound was a drum, the most frequent one. The arguments are those of `ctc_loss`.
+    every sound was a drum, the most frequent one.
+
+    Args:
+        log_probs: of all clips' frames, [all frames, classes].
+        targets: of the same clips.
     """
-    losses = [
-        math.log(len(clip)) - clip[:, sorted(set(row))].logsumexp(0)
-        for clip, row in zip(log_probs, targets, strict=True)
-    ]
-    return torch.cat(losses).sum()
+    frames = targets.clips.pad(log_probs, IMPOSSIBLE).transpose(1, 2).flatten(0, 1)  # [clips * classes, longest]
+    of_pairs = frames.index_select(0, targets.rows * log_probs.shape[-1] + targets.classes)
+    return (targets.frames.log() - of_pairs.logsumexp(-1)).sum()
 
 
 class AlignmentHead(nn.Module):
@@ -118,46 +121,49 @@ class AlignmentHead(nn.Module):
         self.blank_bias = nn.Parameter(torch.zeros(()))
         self.register_buffer("vocabulary", torch.tensor(sorted(set(vocabulary))))
 
-    def logits(self, frames: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
-        """frames [..., width] against embeddings [n, width]: [..., 1 + n], blank first."""
+    def logits(
+        self, frames: torch.Tensor, embeddings: torch.Tensor, excluded: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """frames [..., width] against embeddings [n, width]: [..., 1 + n], blank first.
+
+        Args:
+            frames, embeddings: of any length; both are normalised.
+            excluded: which embeddings no frame can say, bool [n].
+        """
         rows = F.normalize(embeddings, dim=-1)
         rows = torch.cat((F.normalize(self.blank, dim=0)[None], rows))
         logits = self.temperature * F.linear(F.normalize(frames, dim=-1), rows)
         bias = F.pad(self.blank_bias[None], (0, len(rows) - 1))
+        if excluded is not None:
+            bias = bias.masked_fill(F.pad(excluded, (1, 0)), IMPOSSIBLE)
         return logits + bias
 
-    def loss(
-        self,
-        clips: Sequence[torch.Tensor],
-        targets: Sequence[Sequence[int]],
-        in_order: Sequence[bool],
-        embedding: nn.Embedding,
-    ) -> torch.Tensor:
-        """Loss per target token, a scalar: CTC for transcripts, whose tokens come in order, `naming_loss` for names.
+    def loss(self, frames: torch.Tensor, targets: AlignmentTargets, embedding: nn.Embedding) -> torch.Tensor:
+        """Sum over target tokens: CTC for transcripts, whose tokens come in order, `naming_loss` for names.
 
         Args:
-            clips: projected frames of each clip, [frames, width].
-            targets: token ids of each clip's transcript or name; a clip too short for its transcript adds nothing.
-            in_order: of each clip, whether its target is a transcript.
+            frames: projected frames of all clips with a target, in the order of `targets`, [all frames, width].
+            targets: of these clips; one too short for its transcript adds nothing.
             embedding: the language model's embeddings, which get no gradient here.
         """
-        tokens = torch.tensor(sorted({token for row in targets for token in row}), device=self.vocabulary.device)
-        others = self.vocabulary[~torch.isin(self.vocabulary, tokens)]
+        tokens = targets.tokens
+        is_target = torch.zeros(embedding.num_embeddings, dtype=torch.bool, device=tokens.device)
+        is_target = is_target.index_fill(0, tokens, True)
         with torch.no_grad():
-            rows = embedding.weight[torch.cat((tokens, others))]
-        logits = self.logits(torch.cat(list(clips)), rows).float()
-        own, rest = logits.split((1 + len(tokens), len(others)), dim=-1)
-        if rest.shape[-1]:  # a single class for all other tokens keeps the sums exact and the lattice small
-            rest = rest.logsumexp(-1, keepdim=True)
-        log_probs = torch.cat((own, rest), dim=-1).log_softmax(-1).split([len(clip) for clip in clips])
-        places = {token: place for place, token in enumerate(tokens.tolist(), start=1)}
-        rows = [[places[token] for token in row] for row in targets]
+            rows = embedding.weight.index_select(0, torch.cat((tokens, self.vocabulary)))
+        excluded = torch.cat((torch.zeros_like(tokens, dtype=torch.bool), is_target.index_select(0, self.vocabulary)))
+        logits = self.logits(frames, rows, excluded).float()
+        own, others = logits.split((1 + len(tokens), len(self.vocabulary)), dim=-1)
+        if len(self.vocabulary):  # a single class for all other tokens keeps the sums exact and the lattice small
+            others = others.logsumexp(-1, keepdim=True)
+        log_probs = torch.cat((own, others), dim=-1).log_softmax(-1)
         loss = logits.new_zeros(())
-        for is_transcript, loss_of, weight in ((True, ctc_loss, 1.0), (False, naming_loss, NAMING_WEIGHT)):
-            chosen = [n for n, ordered in enumerate(in_order) if ordered == is_transcript]
-            if chosen:
-                loss = loss + weight * loss_of([log_probs[n] for n in chosen], [rows[n] for n in chosen])
-        return loss / max(1, sum(map(len, targets)))
+        transcribed = sum(targets.transcripts.clips.lengths) if targets.transcripts else 0
+        if targets.transcripts:
+            loss = loss + ctc_loss(log_probs[:transcribed], targets.transcripts)
+        if targets.names:
+            loss = loss + NAMING_WEIGHT * naming_loss(log_probs[transcribed:], targets.names)
+        return loss
 
 
 def save_head(head: AlignmentHead, folder: str | Path) -> None:

@@ -1,8 +1,10 @@
 """From examples to model inputs with labels: which tokens are learned, and the randomness of training data."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,10 +15,12 @@ from ..audio.decoding import AudioError
 from ..audio.features import num_mel_tokens
 from ..data.lines import DataError
 from ..model import QwenAudioProcessor
+from ..model.encoder import conv_frames
 from ..prompts.chatml import encode_audio, encode_conversation, encode_text, encode_timed_words
-from ..prompts.tokenizer import END_OF_TEXT
+from ..prompts.tokenizer import AUDIO_PLACEHOLDER, END_OF_TEXT
 from .alignment import BLANK, ctc_head_targets
 from .alignment_targets import alignment_target
+from .loss_indices import AlignmentTargets, CtcTargets, LossIndices, TextIndices, valid_cells
 from .manifest import Clip, Dialogue, Example
 
 IGNORE = -100
@@ -147,10 +151,16 @@ class Collator:
         labels = [i if learned else IGNORE for i, learned in zip(chat.input_ids, chat.assistant_mask, strict=True)]
         return chat.input_ids, labels
 
+    @cached_property
+    def _control_ids(self) -> frozenset[int]:
+        """Ids that are never replaced; asking the tokenizer takes as long as half an example."""
+        tokenizer = self.processor.tokenizer
+        return frozenset(tokenizer.all_special_ids) | frozenset(tokenizer.added_tokens_decoder)
+
     def _corrupted(self, ids: list[int], labels: list[int], rng: np.random.Generator) -> list[int]:
         if not self.corruption:
             return ids
-        control = set(self.processor.tokenizer.all_special_ids) | set(self.processor.tokenizer.added_tokens_decoder)
+        control = self._control_ids
         rate, size = rng.uniform(0, self.corruption), self.processor.tokenizer.vocab_size
         return [
             int(rng.integers(size)) if label != IGNORE and i not in control and rng.random() < rate else i
@@ -158,9 +168,70 @@ class Collator:
         ]
 
 
-def _padded(rows: Sequence[Sequence[int]]) -> torch.Tensor:
-    tensors = [torch.tensor(ids, dtype=torch.long) for ids in rows]
-    return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=IGNORE)
+class TrainingCollator(Collator):
+    """Makes batches for `QwenAudioForTraining`: padded on the right, with all places where the losses look."""
+
+    def __call__(self, visits: Sequence[tuple[Example, int]]) -> dict[str, Any]:
+        """Batch of input_ids [rows, length] where there is text, input_features and feature_lengths as in `Collator`
+        where there are clips, and indices: `LossIndices`."""
+        plain = super().__call__(visits)
+        batch: dict[str, Any] = {name: plain[name] for name in ("input_features", "feature_lengths") if name in plain}
+        frames, width = [], 0  # what the encoder makes of each clip, and of the padded length
+        if batch:
+            frames = (conv_frames(batch["feature_lengths"]) // 2).tolist()
+            width = int(conv_frames(torch.tensor(batch["input_features"].shape[-1]))) // 2
+        text = None
+        if self.text:
+            kept = plain["attention_mask"].bool()
+            tokenizer: Any = self.processor.tokenizer
+            batch["input_ids"] = ids = _padded(_rows(plain["input_ids"], kept), tokenizer.pad_token_id)
+            labels = _padded(_rows(plain["labels"], kept))
+            is_placeholder = ids.eq(tokenizer.convert_tokens_to_ids(AUDIO_PLACEHOLDER))
+            next_labels = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORE).flatten()
+            predicting = (next_labels != IGNORE).nonzero()[:, 0]
+            text = TextIndices(
+                row_lengths=kept.sum(1),
+                placeholders=is_placeholder.flatten().nonzero()[:, 0],
+                audio_frames=valid_cells(frames, width),
+                predicting=predicting,
+                targets=next_labels[predicting],
+            )
+        batch["indices"] = LossIndices(text=text)
+        if "alignment_labels" in plain:
+            batch["indices"] = _with_alignment(
+                batch["indices"], frames, width,
+                *([row[row != IGNORE].tolist() for row in plain[name]] for name in ("alignment_labels", "ctc_labels")),
+            )  # fmt: skip
+        return batch
+
+
+def _with_alignment(
+    indices: LossIndices, frames: list[int], width: int, targets: list[list[int]], letters: list[list[int]]
+) -> LossIndices:
+    """Add the alignment's indices; `frames`, `targets` and `letters` are those of each clip."""
+    spelled = [[letter for letter in row if letter != BLANK] for row in letters]
+    transcribed = [n for n, target in enumerate(targets) if target and spelled[n]]
+    named = [n for n, target in enumerate(targets) if target and not spelled[n]]
+    with_letters = [n for n, row in enumerate(letters) if row]  # a lone blank teaches the head to be silent
+    changes: dict[str, Any] = {"target_tokens": max(1, sum(map(len, targets)))}
+    if aligned := transcribed + named:
+        changes["alignment_frames"] = valid_cells([frames[n] for n in aligned], width, aligned)
+        groups = ([(frames[n], targets[n]) for n in group] for group in (transcribed, named))
+        changes["alignment"] = AlignmentTargets.of(*groups)
+    if with_letters:
+        counts = [frames[n] for n in with_letters]
+        changes["ctc_frames"] = valid_cells(counts, width, with_letters)
+        changes["ctc"] = CtcTargets.of(counts, [spelled[n] for n in with_letters])
+    return replace(indices, **changes)
+
+
+def _rows(padded: torch.Tensor, kept: torch.Tensor) -> list[torch.Tensor]:
+    return [row[keep] for row, keep in zip(padded, kept, strict=True)]
+
+
+def _padded(rows: Sequence[Sequence[int] | torch.Tensor], value: int = IGNORE) -> torch.Tensor:
+    tensors = [torch.as_tensor(row, dtype=torch.long) for row in rows]
+    return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=value)
 
 
 def mask_features(clip: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:

@@ -19,7 +19,7 @@ from ..resources import resolve_model_name
 from .alignment import AlignmentHead, load_head
 from .alignment_targets import alignment_target, alignment_vocabulary
 from .augment import augment
-from .collator import Collator
+from .collator import TrainingCollator
 from .manifest import Clip, Example, audio_seconds, read_manifests
 from .objective import fit_alignment_head
 from .settings import OnError, TrainSettings
@@ -47,6 +47,8 @@ def train(settings: TrainSettings) -> Path:
         DataError: a manifest has bad lines and `on_error` is "raise", or nothing can be learned from it.
         UserError: the folder holds another run, or method, stage and model don't go together.
     """
+    if settings.minutes is not None and settings.steps is not None:
+        raise UserError("Give the length of the training in steps or in minutes, not in both.")
     set_seed(settings.seed)  # before anything random is drawn, such as the weights of an alignment head
     stage = stage_of(settings)
     source = resolve_model_name(settings.model)
@@ -76,18 +78,22 @@ def train(settings: TrainSettings) -> Path:
         model.attach_alignment(head, stage.alignment)
         if is_new and stage.language:  # the gradients of a random head would damage a model that is already trained
             aligned = [example for example in examples if alignment_target(example)]
-            fit_alignment_head(model, Collator(processor, text=False), aligned, settings.seed)
+            fit_alignment_head(model, TrainingCollator(processor, text=False), aligned, settings.seed)
+    arguments = training_arguments(settings)
+    if settings.compile:
+        model.compile_layers(arguments.device.type)
     model, groups = prepare(model, stage, processor.tokenizer, settings.lora_rank)
     for group in groups:
         group["lr"] *= settings.learning_rate
     trainer = QwenAudioTrainer(
-        model, training_arguments(settings), groups, examples, dev,
-        Collator(
+        model, arguments, groups, examples, dev,
+        TrainingCollator(
             processor, settings.seed, augment if settings.augment else None,
             mask_features=settings.stage == "pretrain", corruption=settings.corruption, text=stage.language,
         ),
-        Collator(processor, text=stage.language),
+        TrainingCollator(processor, text=stage.language),
         lambda example: token_count(example, processor.tokenizer), settings.batch_tokens, settings.decay,
+        settings.minutes,
     )  # fmt: skip
     trainer.resume()
     weights = trainer.accelerator.get_state_dict(trainer.model)  # under FSDP all processes gather them together

@@ -22,9 +22,10 @@ class TrainSettings:
     lora_rank: int = 64  # rank of the adapters
     steps: int | None = None  # optimizer steps; None counts `epochs` instead
     epochs: float = 1.0  # passes over the data
+    minutes: float | None = None  # length of the training, instead of `steps` and `epochs`
     learning_rate: float = 1.0  # factor on the stage's own learning rates
     warmup: int = 50  # steps of rising learning rate, at most a tenth of all
-    decay: float = 0.2  # last share of the steps, in which the learning rate falls to 0
+    decay: float = 0.2  # last share of the steps or minutes, in which the learning rate falls to 0
     batch_tokens: int = 2500  # padded tokens in a batch; a second of audio has 25
     accumulate: int = 1  # batches in one optimizer step
     alignment: float | None = None  # weight of the CTC loss beside the language model's; None takes the stage's
@@ -38,5 +39,6 @@ class TrainSettings:
     keep: int = 2  # checkpoints kept
     workers: int = 1  # processes that prepare data
     seed: int = 0  # of everything random
+    compile: bool = False  # compile the layers: faster on a GPU, after a start of a minute or two
     full_precision: bool = False  # compute in float32 even where bfloat16 is faster
     gradient_checkpointing: bool = False  # recompute activations: less memory, a third slower

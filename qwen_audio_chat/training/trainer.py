@@ -1,7 +1,9 @@
-"""The training loop: transformers' Trainer, with batches by length, atomic checkpoints and a loss plot."""
+"""The training loop: transformers' Trainer, with batches by length, atomic checkpoints, a time limit and a plot."""
 
+import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle, islice
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 import torch
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import BatchSampler, DataLoader
 
 from ..model.checkpoint import choose_dtype
@@ -20,9 +23,12 @@ from .settings import TrainSettings
 
 import_bitsandbytes()  # before Trainer's modules do, see there
 
+from accelerate.utils import broadcast  # noqa: E402
 from transformers import Trainer, TrainerCallback, TrainingArguments, get_wsd_schedule  # noqa: E402
 from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints  # noqa: E402
 
+ELAPSED_FILE = "elapsed.json"  # of a checkpoint: the seconds of training until there
+ENDLESS = 2**30  # steps of a run that ends by the clock
 PARTIAL = "partial"  # a checkpoint is written here and then moved, so that it exists as a whole or not at all
 
 
@@ -31,7 +37,7 @@ def training_arguments(settings: TrainSettings) -> TrainingArguments:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return TrainingArguments(
         output_dir=str(settings.output),
-        max_steps=settings.steps or -1,
+        max_steps=ENDLESS if settings.minutes else settings.steps or -1,
         num_train_epochs=settings.epochs,
         gradient_accumulation_steps=settings.accumulate,
         warmup_steps=settings.warmup,
@@ -48,8 +54,10 @@ def training_arguments(settings: TrainSettings) -> TrainingArguments:
         prediction_loss_only=True,
         remove_unused_columns=False,
         dataloader_num_workers=settings.workers,
-        accelerator_config={"even_batches": False},
+        accelerator_config={"even_batches": False, "non_blocking": True},
         report_to="none",
+        disable_tqdm=True if settings.minutes else None,  # no bar can show an unknown number of steps
+        logging_nan_inf_filter=False,  # it would wait for the device at every step
         seed=settings.seed,
         use_cpu=device == "cpu",
     )
@@ -104,7 +112,8 @@ class QwenAudioTrainer(Trainer):
         collator, dev_collator: with and without randomness.
         length_of: the length of an example in tokens.
         batch_tokens: see `LengthBatches`.
-        decay: last share of the steps, in which the learning rates fall to zero.
+        decay: last share of the steps or of the time, in which the learning rates fall to zero.
+        minutes: ends the training after this time instead of a number of steps; what a resumed run has spent counts.
     """
 
     def __init__(
@@ -119,9 +128,11 @@ class QwenAudioTrainer(Trainer):
         length_of: Callable[[Example], float],
         batch_tokens: float,
         decay: float = 0.2,
+        minutes: float | None = None,
     ):
         self.groups, self.dev_collator, self.length_of = groups, dev_collator, length_of
         self.batch_tokens, self.decay = batch_tokens, decay
+        self._clock = _Clock(60 * minutes) if minutes else None
         self._partial_losses: dict[str, list[torch.Tensor]] = {}  # by name, since the last log line
         self.train_visits, self.dev_visits, self.train_collator = Visits(train_examples), Visits(dev_examples), collator
         self.output = Path(arguments.output_dir or ".")
@@ -131,7 +142,7 @@ class QwenAudioTrainer(Trainer):
             collator,
             self.train_visits,
             self.dev_visits if dev_examples else None,
-            callbacks=[_SetEpoch(), _PlotLoss()],
+            callbacks=[_SetEpoch(), _PlotLoss(), *([self._clock] if self._clock else [])],
         )
         self.model_accepts_loss_kwargs = False  # the loss is a mean over the batch
         self.output.mkdir(parents=True, exist_ok=True)
@@ -152,8 +163,9 @@ class QwenAudioTrainer(Trainer):
 
     def _loader(self, dataset: Visits, batches: LengthBatches, collator: Collator) -> DataLoader:
         return DataLoader(
-            dataset, batch_sampler=batches, collate_fn=collator, num_workers=self.args.dataloader_num_workers
-        )
+            dataset, batch_sampler=batches, collate_fn=collator, num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.device.type == "cuda",
+        )  # fmt: skip
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
         if self.optimizer is None:
@@ -178,7 +190,16 @@ class QwenAudioTrainer(Trainer):
 
     def create_scheduler(self, num_training_steps: int, optimizer=None):
         """Warm-up, a constant rate, and a linear decay: a checkpoint from before the decay can start a longer run."""
-        if self.lr_scheduler is None:
+        if self.lr_scheduler is None and self._clock is not None:
+            clock, warmup, decay = self._clock, self.args.warmup_steps, self.decay
+
+            def rate(step: int) -> float:
+                rising = max(step / warmup, 10 * clock.share) if warmup else 1.0
+                falling = (1 - clock.share) / decay if decay else 1.0
+                return max(0.0, min(1.0, rising, falling))
+
+            self.lr_scheduler = LambdaLR(optimizer or self.optimizer, rate)
+        elif self.lr_scheduler is None:
             self.lr_scheduler = get_wsd_schedule(
                 optimizer or self.optimizer, min(int(self.args.warmup_steps), num_training_steps // 10),
                 round(self.decay * num_training_steps), num_training_steps, decay_type="linear",
@@ -239,6 +260,8 @@ class QwenAudioTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             name = f"checkpoint-{self.state.global_step}"
+            if self._clock is not None:
+                Path(self.output, PARTIAL, name, ELAPSED_FILE).write_text(json.dumps(self._clock.elapsed))
             shutil.rmtree(self.output / name, ignore_errors=True)
             os.replace(self.output / PARTIAL / name, self.output / name)
             rotate_checkpoints(str(self.output), self.args.save_total_limit)
@@ -246,7 +269,40 @@ class QwenAudioTrainer(Trainer):
 
     def resume(self) -> None:
         """Train to the end, from the last checkpoint where there is one."""
-        self.train(resume_from_checkpoint=get_last_checkpoint(str(self.output)))
+        checkpoint = get_last_checkpoint(str(self.output))
+        if self._clock is not None and checkpoint and (file := Path(checkpoint, ELAPSED_FILE)).is_file():
+            self._clock.elapsed = json.loads(file.read_text())
+        self.train(resume_from_checkpoint=checkpoint)
+
+
+class _Clock(TrainerCallback):
+    """Ends the training after some seconds, with a checkpoint.
+
+    Attributes:
+        elapsed: seconds of training, those before an interruption included; all processes agree on them.
+    """
+
+    def __init__(self, seconds: float):
+        self.seconds, self.elapsed, self._started = seconds, 0.0, 0.0
+
+    @property
+    def share(self) -> float:
+        """How much of the time has passed; 1 is all."""
+        return self.elapsed / self.seconds
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self._started = time.monotonic() - self.elapsed
+
+    def on_optimizer_step(self, args, state, control, **kwargs):
+        """Look at the clock before the next learning rate is chosen."""
+        self.elapsed = time.monotonic() - self._started
+        if args.world_size > 1:  # the processes stop at the same step
+            agreed: Any = broadcast(torch.tensor(self.elapsed, device=args.device))
+            self.elapsed = agreed.item()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if self.share >= 1:
+            control.should_save = control.should_training_stop = True
 
 
 class _SetEpoch(TrainerCallback):

@@ -6,14 +6,26 @@ import pytest
 import torch
 from torch import nn
 
-from qwen_audio_chat.training.alignment import NAMING_WEIGHT, AlignmentHead, ctc_loss, naming_loss
+from qwen_audio_chat.training import alignment
+from qwen_audio_chat.training.alignment import NAMING_WEIGHT, AlignmentHead
 from qwen_audio_chat.training.alignment_targets import alignment_target, alignment_vocabulary
-from qwen_audio_chat.training.collator import Collator
+from qwen_audio_chat.training.collator import TrainingCollator
+from qwen_audio_chat.training.loss_indices import AlignmentTargets, CtcTargets, NameTargets
 from qwen_audio_chat.training.manifest import read_manifests
 from qwen_audio_chat.training.objective import fit_alignment_head
 from qwen_audio_chat.training.weights import load_model
 
 CERTAIN = torch.eye(4).clamp(min=1e-6).log()  # of each class, the log-probabilities of a frame that says it
+
+
+def ctc_loss(log_probs: list[torch.Tensor], targets: list[list[int]]) -> torch.Tensor:
+    """Of clips given one by one."""
+    return alignment.ctc_loss(torch.cat(log_probs), CtcTargets.of([len(clip) for clip in log_probs], targets))
+
+
+def naming_loss(log_probs: list[torch.Tensor], targets: list[list[int]]) -> torch.Tensor:
+    """Of clips given one by one."""
+    return alignment.naming_loss(torch.cat(log_probs), NameTargets.of([len(clip) for clip in log_probs], targets))
 
 
 def test_every_frame_of_a_clip_should_say_its_name():
@@ -40,7 +52,7 @@ def test_speech_gets_the_ctc_loss_and_everything_else_the_naming_loss():
     rows = table.weight[[*range(10)]]
     log_probs = [head.logits(clip, rows).log_softmax(-1) for clip in clips]
     expected = ctc_loss(log_probs[:1], [[4, 5, 4]]) + NAMING_WEIGHT * naming_loss(log_probs[1:], [[8]])
-    loss = head.loss(clips, targets, [True, False], table)
+    loss = head.loss(torch.cat(clips), AlignmentTargets.of([(6, targets[0])], [(5, targets[1])]), table) / 4
     torch.testing.assert_close(loss, expected / 4)
     loss.backward()
     assert table.weight.grad is None
@@ -52,7 +64,7 @@ def test_fitting_a_new_head_lowers_the_loss_and_changes_nothing_else(tiny_folder
     head = AlignmentHead(model.config.text_config.hidden_size, alignment_vocabulary(tiny_processor.tokenizer, clips))
     model.attach_alignment(head, 0.1)
     before = {name: value.clone() for name, value in model.state_dict().items() if "alignment_head" not in name}
-    collate = Collator(tiny_processor, text=False)
+    collate = TrainingCollator(tiny_processor, text=False)
     batch = collate([(clip, 0) for clip in clips])
 
     def loss() -> float:

@@ -178,6 +178,59 @@ def test_two_processes_learn_what_one_does(tiny_folder, manifest, tmp_path):
     assert double == pytest.approx(single, rel=1e-4)
 
 
+def test_a_run_of_minutes_ends_on_time_with_its_decay_and_resumes(tiny_folder, manifest, tmp_path, parse):
+    def settings(minutes: float):
+        return parse(*options(tiny_folder, manifest, tmp_path / "out", "--minutes", minutes, "--decay", 0.5,
+                              "--log-every", 1))  # fmt: skip
+
+    started = time.monotonic()
+    assert (train(settings(0.05)) / "config.json").exists()
+    assert time.monotonic() - started < 30
+    entries = [entry for entry in history(tmp_path / "out") if "loss" in entry]
+    rates = [entry["learning_rate"] for entry in entries]
+    top = max(rates)
+    assert rates[0] < top and rates[-1] < 0.2 * top  # warm-up, then decay
+    assert rates[rates.index(top) :] == sorted(rates[rates.index(top) :], reverse=True)
+    last = max(tmp_path.glob("out/checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    assert json.loads((last / "elapsed.json").read_text()) == pytest.approx(3, abs=0.5)
+
+    train(settings(0.1))  # longer: three seconds are left
+    steps = [entry["step"] for entry in history(tmp_path / "out") if "loss" in entry]
+    assert steps == sorted(set(steps)) and steps[-1] > entries[-1]["step"]
+    last = max(tmp_path.glob("out/checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    assert json.loads((last / "elapsed.json").read_text()) == pytest.approx(6, abs=0.5)
+
+
+@pytest.mark.slow
+def test_two_processes_end_at_the_same_step(tiny_folder, manifest, tmp_path):
+    launcher = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29613")
+    run = start(tiny_folder, manifest, tmp_path / "two", "--minutes", 0.05, launcher=launcher)
+    assert run.wait(timeout=120) == 0
+    assert (tmp_path / "two/final/config.json").exists()
+
+
+@pytest.mark.parametrize("other", [("--steps", 4), ("--epochs", 2)])
+def test_minutes_exclude_steps_and_epochs(tiny_folder, manifest, tmp_path, parse, capsys, other):
+    with pytest.raises(SystemExit):
+        parse(*options(tiny_folder, manifest, tmp_path / "out", "--minutes", 1, *other))
+    assert "not allowed with argument" in capsys.readouterr().err
+    settings = parse(*options(tiny_folder, manifest, tmp_path / "out", "--steps", 4))
+    settings.minutes = 1
+    with pytest.raises(UserError, match="in steps or in minutes"):
+        train(settings)
+
+
+@pytest.mark.slow
+def test_compiled_layers_learn_the_same(tiny_folder, manifest, tmp_path, parse):
+    results = []
+    for more in ((), ("--compile",)):
+        settings = parse(*options(tiny_folder, manifest, tmp_path / f"out{len(more)}", "--stage", "joint", "--steps", 3,
+                                  "--full-precision", "--log-every", 1, *more))  # fmt: skip
+        train(settings)
+        results.append(losses(settings.output))
+    assert results[1] == pytest.approx(results[0], rel=1e-3)
+
+
 def test_a_folder_holds_one_run(tiny_folder, manifest, tmp_path, parse):
     settings = options(tiny_folder, manifest, tmp_path / "out")
     record_run(parse(*settings, "--steps", 4))
