@@ -242,7 +242,7 @@ def test_compiled_layers_give_the_same_losses(tiny_processor, tiny_tokenizer, ex
             torch.testing.assert_close(value, before[name], rtol=1e-3, atol=1e-3)
 
 
-def test_a_missing_compiler_is_told_in_a_sentence(tiny_tokenizer, examples, monkeypatch):
+def test_a_missing_compiler_is_one_sentence(tiny_tokenizer, examples, monkeypatch):
     def compile_nothing(*args, **kwargs):
         raise RuntimeError("No working C++ compiler found\nlong text")
 
