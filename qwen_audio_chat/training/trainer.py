@@ -54,7 +54,7 @@ def training_arguments(settings: TrainSettings) -> TrainingArguments:
         prediction_loss_only=True,
         remove_unused_columns=False,
         dataloader_num_workers=settings.workers,
-        accelerator_config={"even_batches": False, "non_blocking": True},
+        accelerator_config={"even_batches": False, "non_blocking": device == "cuda"},
         report_to="none",
         disable_tqdm=True if settings.minutes else None,  # no bar can show an unknown number of steps
         logging_nan_inf_filter=False,  # it would wait for the device at every step
