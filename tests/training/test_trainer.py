@@ -178,6 +178,7 @@ def test_two_processes_learn_what_one_does(tiny_folder, manifest, tmp_path):
     assert double == pytest.approx(single, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_run_of_minutes_ends_on_time_with_its_decay_and_resumes(tiny_folder, manifest, tmp_path, parse):
     def settings(minutes: float):
         return parse(*options(tiny_folder, manifest, tmp_path / "out", "--minutes", minutes, "--decay", 0.5,
