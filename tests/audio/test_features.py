@@ -136,6 +136,7 @@ def test_up_to_the_limit_nothing_is_cut():
     assert len(split_audio(clip[:0])) == 1
 
 
+@pytest.mark.slow
 def test_hours_take_linear_time():
     clip = np.random.default_rng(0).standard_normal(3600 * SAMPLE_RATE, np.float32)
 

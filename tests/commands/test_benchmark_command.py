@@ -85,6 +85,7 @@ def test_command_prints_one_object_with_all_figures(monkeypatch, capsys, tiny_ch
     assert (tmp_path / "ms_per_token.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_the_number_of_threads_is_an_option(monkeypatch, capsys, tiny_tokenizer, tiny_processor):
     before = torch.get_num_threads()
     model = build_tiny_model(tiny_tokenizer)
@@ -99,6 +100,7 @@ def test_the_number_of_threads_is_an_option(monkeypatch, capsys, tiny_tokenizer,
     assert main(["benchmark", "--repeats", "0"]) == 2
 
 
+@pytest.mark.slow
 def test_peers_of_the_same_shape_are_measured_or_say_why_not(chat):
     found = peers.measure(chat, {"ms_per_token": 1.0, "ttft_without_reuse_s": [1.0]})
     assert found["transformers_generate_ms_per_token"]["value"] > 0

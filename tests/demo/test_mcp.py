@@ -27,6 +27,7 @@ def call(demo, name: str, arguments: dict) -> tuple[bool, str]:
     return result.isError, result.content[0].text
 
 
+@pytest.mark.slow
 def test_a_tool_hears_two_audios(demo, clips, page_chat):
     data = base64.b64encode(clips["low"].read_bytes()).decode()
     with clips["high"].open("rb") as file:

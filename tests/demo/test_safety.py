@@ -215,6 +215,7 @@ def test_health(demo):
     assert answer.status_code == 200 and answer.json()["model"] == "tiny"
 
 
+@pytest.mark.slow
 def test_api_answers_about_two_files(demo, clips):
     from gradio_client import Client, handle_file
 

@@ -90,6 +90,7 @@ def test_a_reply_that_is_closed_gives_its_cache_back_at_once(tiny_chat, clip):
     assert again.stats.reused_tokens == again.stats.prompt_tokens - 1
 
 
+@pytest.mark.slow
 def test_an_abandoned_reply_that_the_collector_finds_inside_the_lock_stops_nobody(tiny_chat, clip, monkeypatch):
     abandoned = tiny_chat.stream(Conversation().ask("One?", [clip(1.0)]), SHORT, session=tiny_chat.new_session())
     next(abandoned)

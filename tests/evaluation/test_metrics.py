@@ -97,6 +97,7 @@ def test_intervals_of_bleu_and_chrf_contain_the_value():
     assert chrf([["hat"], ["sun"]], ["x", "x"]).interval == (0, 0)
 
 
+@pytest.mark.slow
 def test_mean_average_precision_by_hand():
     # bright: found in 1 of 2, no false one: ranked first, so AP = 1/2 * 1 + 1/2 * 2/3. dark: one of two guesses right.
     references = [{"bright"}, {"bright", "dark"}, {"dark"}]
@@ -169,6 +170,7 @@ def test_timing_without_anything_in_common():
     assert scores["parsed"].value == 0
 
 
+@pytest.mark.slow
 def test_notes_by_hand():
     references = [Note(60, 100, "guitar", ("bright",)), Note(72, 50, "flute", ("dark",)), Note(61, 75, "organ", ())]
     predictions = [Note(61, 100, "guitar", ("bright",)), Note(60, 75, "flute", ("dark", "odd")), Note()]

@@ -49,6 +49,7 @@ def check_golden(model, processor, name: str, expected: dict) -> None:
     assert np.array_equal(answer, expected[f"{name}__greedy_ids"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_golden_from_the_official_layout(official_model, official_processor, expected, name):
     check_golden(official_model, official_processor, name, expected)
@@ -66,6 +67,7 @@ def test_golden_encoder(official_model, official_processor, expected):
         assert np.abs(found - expected[f"encoder__{name}"]).max() < 1e-4
 
 
+@pytest.mark.slow
 def test_golden_without_fused_attention(official_folder, official_processor, expected):
     model = AutoModelForMultimodalLM.from_pretrained(official_folder, dtype=torch.float32, attn_implementation="eager")
     for name in ("two_audios", "tagged_batch_left_padded"):

@@ -171,6 +171,7 @@ def test_golden_saves_reload_equal(quantize_while_loading, official_processor, e
         assert relative(logits, torch.from_numpy(expected[f"{name}__last_logits_every_37th"])) < NEAR[precision]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", NEAR)
 def test_saves_of_a_pocket_shape_reload_equal(quantize_while_loading, tiny_tokenizer, question, precision, tmp_path):
     """Fewer heads of keys than of queries, and a head tied to the embeddings."""

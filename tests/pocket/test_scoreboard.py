@@ -124,6 +124,7 @@ def test_a_split_without_lines_is_reported(work):
         held_out_sets(work, "dev", work / "out")
 
 
+@pytest.mark.slow
 def test_systems_stand_side_by_side(work):
     def whisper(held_out):
         return (WHISPER, constant("two")) if held_out.task.name == "asr" else None

@@ -13,6 +13,7 @@ def tone():
     return (0.3 * np.sin(2 * np.pi * 440 * np.arange(3 * SECOND) / SECOND)).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_augmentation_keeps_length_range_and_seed(tone):
     changed = 0
     for seed in range(60):

@@ -62,6 +62,7 @@ def test_align_trains_projection_and_upper_encoder(tiny_folder, manifest, tmp_pa
     assert (output / "loss.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_finetune_trains_the_language_model_alone(tiny_folder, manifest, tmp_path, parse):
     settings = parse(*options(tiny_folder, manifest, tmp_path / "out", "--steps", 4, "--corruption", 0.2))
     names = changed(tiny_folder, train(settings))
@@ -117,6 +118,7 @@ def test_adapters_are_merged_into_the_result(tiny_folder, manifest, tmp_path, pa
     assert names and all("language_model.layers" in name and name.endswith("_proj.weight") for name in names)
 
 
+@pytest.mark.slow
 def test_adapters_on_four_bits_are_saved_alone(tiny_folder, manifest, tmp_path, parse):
     settings = parse(*options(tiny_folder, manifest, tmp_path / "out", "--steps", 4, "--method", "qlora", "--dev"))
     model = load_model(str(tiny_folder), "qlora")
