@@ -76,6 +76,7 @@ def test_a_transcript_that_is_spelled_nowhere_has_no_times(tiny_chat, clip, monk
     assert tiny_chat.tokenizer.decode(timed.token_ids) == said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "seconds", "parts", "into"),
     [("transcribe", 22.0, 0, 1), ("transcribe", 22.0, 2, 1), ("transcribe", 45.0, 4, 2), ("words", 45.0, 0, 0)],

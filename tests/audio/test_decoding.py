@@ -180,6 +180,7 @@ def test_silence_is_a_sound():
     assert np.array_equal(load_audio(to_wav_bytes(np.zeros(SAMPLE_RATE))), np.zeros(SAMPLE_RATE, np.float32))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["menu", "new-password", "not-valid"])
 @pytest.mark.parametrize(
     "container, codec", [(None, None), ("mp3", "libmp3lame"), ("ipod", "aac"), ("webm", "libopus")]

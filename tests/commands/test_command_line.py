@@ -48,6 +48,7 @@ def test_help_lists_every_command_with_its_description(capsys):
         assert description.endswith(".") and len(line) <= 120
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["", *(name for name in COMMANDS if name != "benchmark")])
 def test_a_help_text_needs_no_pytorch(command):
     program = """

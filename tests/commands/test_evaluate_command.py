@@ -185,6 +185,7 @@ def test_changed_data_are_another_run(evaluate, data, tmp_path):
         evaluate(*arguments)
 
 
+@pytest.mark.slow
 def test_the_help_text_needs_no_pytorch():
     import subprocess
 

@@ -142,6 +142,7 @@ def gradients(model: nn.Module, loss: torch.Tensor) -> dict[str, torch.Tensor]:
     return {name: value.grad.clone() for name, value in model.named_parameters() if value.grad is not None}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "text"),
     [("mixed", True), ("mixed", False), ("speech", True), ("speech", False), ("sounds", True), ("sounds", False),
